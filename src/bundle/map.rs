@@ -1,0 +1,29 @@
+//! The one place where a file is mapped.
+#![allow(unsafe_code)]
+
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
+
+use memmap2::{Mmap, MmapOptions};
+
+use super::BundleError;
+
+/// Maps the regular file at `path`, read-only and at the length that it has now.
+///
+/// # Errors
+/// - [`BundleError::Read`] if it cannot be opened or mapped.
+/// - [`BundleError::NotRegular`] if it is something else than a regular file, or a link to one.
+pub(super) fn map(path: &Path) -> Result<Mmap, BundleError> {
+    // O_NONBLOCK: a pipe without a writer is then opened and refused, where it would block for ever.
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(BundleError::Read)?;
+    let metadata = file.metadata().map_err(BundleError::Read)?;
+    if !metadata.is_file() {
+        return Err(BundleError::NotRegular);
+    }
+    let len =
+        usize::try_from(metadata.len()).map_err(|_| BundleError::TooLarge { name: "file".to_owned() })?;
+    // SAFETY: the map is as long as the file, which the format's contract (`docs/format.md`, "Use")
+    // leaves unchanged while it is mapped: bundles are installed by rename, which keeps the old file
+    // alive, and are written nowhere in place. Whoever truncates one regardless raises SIGBUS here.
+    unsafe { MmapOptions::new().len(len).map(&file) }.map_err(BundleError::Read)
+}

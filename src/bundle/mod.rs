@@ -1,0 +1,138 @@
+//! The bundle: a whole model in one `*.tintype` file, laid out so that it is used where it lies.
+//!
+//! A board has little memory and slow storage, so a model's weights are never copied into memory of
+//! ours: the file is mapped, and a kernel reads its weights straight from the page cache. Two processes
+//! share those pages, and the kernel may take back any that are idle. For that, the bytes on disk must
+//! already be what a kernel wants: quantised, in its order, aligned.
+//!
+//! ```text
+//! 0        preamble   magic, version, flags, length of the header, BLAKE3 of the header
+//! 56       header     JSON, padded with spaces to a multiple of 64 KiB
+//! 64 KiB   files      tokenizer and the like, as they were in the source
+//! ...      graph      of the first component        | once for each component,
+//! ...      tensors    of the first component        | in the order of the header
+//! ```
+//!
+//! The header names every blob with its offset, length and BLAKE3. Opening a bundle is then
+//!
+//! ```text
+//! map the file; check the preamble; hash the header; parse it
+//! for each tensor    its length must follow from (dtype, layout, scales, shape)
+//! for each blob      its offset must be where the alignment rule puts it
+//! the last blob must end where the file ends
+//! ```
+//!
+//! Offsets in the header are thus a promise to be checked, not a freedom: there is one place where a
+//! blob can be, so gaps, overlaps, and ranges outside the file cannot be written down. What `open`
+//! returns needs no further checks. It does not read the weights, however; [`Bundle::verify`] does.
+//!
+//! `docs/format.md` describes the file byte by byte.
+
+#[cfg(target_endian = "big")]
+compile_error!("a bundle is read where it lies, and it is little-endian");
+
+mod blob;
+mod cast;
+mod error;
+mod header;
+mod layout;
+mod map;
+mod names;
+mod preamble;
+mod tensor;
+mod verify;
+mod view;
+mod wire;
+mod writer;
+
+use std::path::Path;
+
+pub use blob::Blob;
+pub use error::BundleError;
+pub use header::{ComponentEntry, FileEntry, Header, Licence, Pipeline};
+pub use layout::{Extents, pack_o8k4, pack_o8k4_scales, unpack_o8k4, unpack_o8k4_scales};
+pub use names::{Component, Dtype, Layout, Scales};
+pub use tensor::TensorEntry;
+pub use view::{TensorView, Values};
+pub use writer::{BundleWriter, WriteError};
+
+use blob::{BLOB_ALIGN, BlobName, SECTION_ALIGN};
+use preamble::PREAMBLE_LEN;
+
+/// An open bundle: its checked header, and the mapped file behind it.
+#[derive(Debug)]
+pub struct Bundle {
+    map: memmap2::Mmap,
+    header: Header,
+    header_hash: blake3::Hash,
+}
+
+impl Bundle {
+    /// Maps the bundle at `path` and checks its header against the length of the file.
+    ///
+    /// Reads nothing behind the header. The file must not be written to while it is open; a new version
+    /// of a model is installed by renaming it over the old one.
+    ///
+    /// # Errors
+    /// [`BundleError::File`], which names `path` and has as its source what [`Header::parse`] found, or
+    /// - [`BundleError::Read`] if the file cannot be opened or mapped,
+    /// - [`BundleError::NotRegular`] if it is a folder, a pipe or a device.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        Self::open_unnamed(path)
+            .map_err(|source| BundleError::File { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    fn open_unnamed(path: &Path) -> Result<Self, BundleError> {
+        let map = map::map(path)?;
+        let (header_hash, json) = preamble::split(&map)?;
+        let header = Header::from_json(json, map.len() as u64)?;
+        Ok(Self { map, header, header_hash })
+    }
+
+    /// All that the header says.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How the components make a picture together.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.header.pipeline
+    }
+
+    /// The component of that name, if this model has one.
+    pub fn component(&self, component: Component) -> Option<&ComponentEntry> {
+        self.header.component(component)
+    }
+
+    /// The contents of a file that was bundled, such as `tokenizer/vocab.json`.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.header.files.iter().find(|file| file.name == name).map(|file| self.bytes(&file.blob))
+    }
+
+    /// A component's graph, as its importer wrote it.
+    ///
+    /// # Panics
+    /// If `component` is not of this bundle.
+    pub fn graph(&self, component: &ComponentEntry) -> &[u8] {
+        self.bytes(&component.graph)
+    }
+
+    /// A tensor's values and scales, in place.
+    ///
+    /// # Panics
+    /// If `tensor` is not of this bundle.
+    pub fn tensor<'a>(&'a self, tensor: &'a TensorEntry) -> TensorView<'a> {
+        TensorView::new(tensor, self.bytes(tensor.blob()))
+    }
+
+    /// 16 hexadecimal digits that name this model: the start of the header's BLAKE3.
+    ///
+    /// The header holds the hash of every blob, so two bundles that differ anywhere differ here.
+    pub fn model_hash(&self) -> String {
+        self.header_hash.to_hex()[..16].to_owned()
+    }
+
+    fn bytes(&self, blob: &Blob) -> &[u8] {
+        &self.map[blob.range()]
+    }
+}

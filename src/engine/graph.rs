@@ -1,0 +1,224 @@
+//! The table that a bundle holds for each component: what is computed, in which order, from which weights.
+//!
+//! A graph is a list of nodes in single assignment form. Values are numbered: first the inputs, then one per
+//! node, so node `n` of a graph with `i` inputs makes value `i + n` and may read only smaller numbers. No
+//! height or width is written anywhere: each operation works on whatever size comes in, and the shapes are
+//! worked out when a plan is made.
+//!
+//! All values are `f32`. Maps are channels last, `[batch, height, width, channels]`; sequences are
+//! `[batch, tokens, channels]`; everything else is `[batch, channels]`. So a map is a sequence of its pixels
+//! as it lies, and no operation moves memory between the two.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernels::activation::Function;
+
+/// The number of a value: graph inputs first, then the nodes.
+pub type Value = u32;
+
+/// One component's computation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graph {
+    /// What goes in, in the source graph's order and by its names.
+    pub inputs: Vec<Input>,
+    /// The operations, in an order in which they can be computed.
+    pub nodes: Vec<Node>,
+    /// What comes out, by the source graph's names.
+    pub outputs: Vec<Output>,
+}
+
+/// An input of the graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// The name in the source graph.
+    pub name: String,
+    /// The element type in the source graph.
+    pub dtype: InputType,
+    /// The shape in the source graph, `null` for a dimension that a request chooses.
+    pub shape: Vec<Option<usize>>,
+}
+
+/// The element types that a graph's input may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputType {
+    /// 32-bit floating point.
+    F32,
+    /// 64-bit integers: token ids and timesteps.
+    I64,
+}
+
+/// An output of the graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// The name in the source graph.
+    pub name: String,
+    /// The value that it shows.
+    pub value: Value,
+}
+
+/// One operation on some values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// The source graph's name for the place, for messages.
+    pub name: String,
+    /// The values read.
+    pub inputs: Vec<Value>,
+    /// What is done.
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+/// What a node does. Weights are named as in the component's tensor list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// `[n, c, h, w]` -> `[n, h, w, c]`; only behind a graph input.
+    ChannelsLast,
+    /// `[n, h, w, c]` -> `[n, c, h, w]`; only before a graph output.
+    ChannelsFirst,
+    /// Convolution of a map; weight `[o, kh, kw, c]`.
+    Conv2d {
+        /// The weight's name.
+        weight: String,
+        /// The bias's name, `[o]`.
+        bias: Option<String>,
+        /// Vertical and horizontal stride.
+        stride: [usize; 2],
+        /// Padding: top, left, bottom, right.
+        pads: [usize; 4],
+        /// Whether the map is doubled in height and width (nearest) on the way in.
+        upsample: bool,
+    },
+    /// `x W^T + b` over the last axis; weight `[o, k]`.
+    Linear {
+        /// The weight's name.
+        weight: String,
+        /// The bias's name, `[o]`.
+        bias: Option<String>,
+    },
+    /// Normalisation over groups of channels, per picture.
+    GroupNorm {
+        /// The factors' name, `[c]`.
+        weight: String,
+        /// The summands' name, `[c]`.
+        bias: String,
+        /// The number of groups.
+        groups: usize,
+        /// Added to the variance.
+        epsilon: f32,
+        /// Whether SiLU follows.
+        silu: bool,
+    },
+    /// Normalisation over the last axis.
+    LayerNorm {
+        /// The factors' name, `[c]`.
+        weight: String,
+        /// The summands' name, `[c]`.
+        bias: String,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Softmax(scale q k^T) v per head; reads q, k and v.
+    Attention {
+        /// The number of heads; each has its share of the channels, in order.
+        heads: usize,
+        /// The factor of the scores.
+        scale: f32,
+        /// Whether a token sees only itself and those before it.
+        causal: bool,
+    },
+    /// `x[.., ..c] * gelu(x[.., c..])` of `[.., 2 c]`.
+    Geglu,
+    /// A function of every element.
+    Activation {
+        /// Which one.
+        function: Function,
+    },
+    /// Sum of two values of one shape, or of a map and one vector `[n, c]` for all its pixels.
+    Add,
+    /// Every element times a number.
+    Scale {
+        /// The number.
+        factor: f32,
+    },
+    /// The channels of several values, one behind the other.
+    Concat,
+    /// A range of the channels.
+    Slice {
+        /// The first channel.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// Twice the height and width, nearest neighbour.
+    Upsample,
+    /// `[n]` timesteps -> cosines and sines of their products with the frequencies.
+    TimestepEmbedding {
+        /// The frequencies' name, `[c / 2]`.
+        frequencies: String,
+        /// Whether the cosines come first.
+        cosine_first: bool,
+    },
+    /// Token ids `[n, t]` -> rows of a table `[vocabulary, c]`.
+    Embedding {
+        /// The table's name.
+        table: String,
+    },
+    /// Adds a weight `[t, c]` to every sequence.
+    AddPositions {
+        /// The weight's name.
+        weight: String,
+    },
+    /// Puts one token, a weight `[c]`, before the pixels of a map: `[n, h, w, c]` -> `[n, 1 + h w, c]`.
+    PrependToken {
+        /// The weight's name.
+        weight: String,
+    },
+    /// One token of a sequence: `[n, t, c]` -> `[n, c]`; a rule that looks at ids reads them as second input.
+    PickToken {
+        /// Which one.
+        rule: TokenRule,
+    },
+}
+
+/// Which token stands for a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRule {
+    /// The first.
+    First,
+    /// The first one with the largest id (CLIP's end of text has the largest).
+    LargestId,
+    /// The first one with this id, or the first token where there is none.
+    Id(i64),
+}
+
+impl Op {
+    /// The names of the weights that the operation reads.
+    pub fn weights(&self) -> Vec<&str> {
+        match self {
+            Self::Conv2d { weight, bias, .. } | Self::Linear { weight, bias } => {
+                std::iter::once(weight.as_str()).chain(bias.as_deref()).collect()
+            }
+            Self::GroupNorm { weight, bias, .. } | Self::LayerNorm { weight, bias, .. } => vec![weight, bias],
+            Self::TimestepEmbedding { frequencies, .. } => vec![frequencies],
+            Self::Embedding { table } => vec![table],
+            Self::AddPositions { weight } | Self::PrependToken { weight } => vec![weight],
+            Self::ChannelsLast
+            | Self::ChannelsFirst
+            | Self::Attention { .. }
+            | Self::Geglu
+            | Self::Activation { .. }
+            | Self::Add
+            | Self::Scale { .. }
+            | Self::Concat
+            | Self::Slice { .. }
+            | Self::Upsample
+            | Self::PickToken { .. } => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The engine: a component's graph, run by tract over weights that stay in the mapped bundle.
+//!
+//! ```text
+//! import (once, anywhere)    model.onnx -> onnx/ -> Graph + weights -> bundle
+//! run (on the board)         bundle -> Graph -> plan for one size -> run, run, run
+//! ```
+//! tract orders the operations, frees each value after its last use and carries the threads. What the
+//! operations do is ours ([`ops`]): they read weights where the file has them, turn a few rows at a time into
+//! `f32` and never make the large intermediate results that a textbook form would.
+//!
+//! This is the only module that names tract.
+
+mod component;
+pub mod graph;
+mod node;
+pub mod onnx;
+mod ops;
+mod plan;
+mod threads;
+mod weights;
+
+pub use component::{Component, NamedTensor};
+pub use threads::Threads;
+
+use crate::bundle;
+
+/// Why a component cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The bundle has no such component.
+    #[error("this model has no {component}")]
+    NoComponent {
+        /// The one asked for.
+        component: bundle::Component,
+    },
+    /// The component's graph section is not a graph.
+    #[error("the graph of {component} cannot be read: the model file was made by another version, import it again")]
+    Graph {
+        /// The component.
+        component: bundle::Component,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// The graph asks for something that its weights or other nodes do not give.
+    #[error("node `{node}` of {component}: {reason}")]
+    Node {
+        /// The component.
+        component: bundle::Component,
+        /// The node.
+        node: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// An input that the graph needs was not given.
+    #[error("{component} needs an input `{name}`")]
+    MissingInput {
+        /// The component.
+        component: bundle::Component,
+        /// The input.
+        name: String,
+    },
+    /// An input of a shape that the graph does not take.
+    #[error("input `{name}` of {component} has shape {got:?}, expected {expected}")]
+    InputShape {
+        /// The component.
+        component: bundle::Component,
+        /// The input.
+        name: String,
+        /// What the graph takes.
+        expected: String,
+        /// What was given.
+        got: Vec<usize>,
+    },
+    /// tract failed while it planned or ran.
+    #[error("{component} could not be run")]
+    Run {
+        /// The component.
+        component: bundle::Component,
+        /// What tract says.
+        source: tract_core::prelude::TractError,
+    },
+}

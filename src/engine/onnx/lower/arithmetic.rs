@@ -1,0 +1,215 @@
+//! Sums, products and functions of single elements, most of which are parts of something larger.
+
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
+
+use tract_onnx::pb::NodeProto;
+
+use super::product::live;
+use super::{Lowering, Rule};
+use crate::engine::graph::{Op, Value};
+use crate::engine::onnx::constant::Constant;
+use crate::engine::onnx::meaning::{Meaning, Operand, Sinusoids, Waves};
+use crate::engine::onnx::view::View;
+use crate::kernels::activation::Function;
+
+impl Lowering<'_> {
+    pub(super) fn add(&mut self, node: &NodeProto) -> Rule {
+        let (a, b) = (self.meaning(node, 0)?, self.meaning(node, 1)?);
+        match (a, b) {
+            (Meaning::Constant(constant), other) => self.add_constant(node, 0, other, &constant),
+            (other, Meaning::Constant(constant)) => self.add_constant(node, 1, other, &constant),
+            (a, b) => {
+                let (a, b) = (self.settle(a)?, self.settle(b)?);
+                self.add_views(&a, &b).or_else(|_| self.add_views(&b, &a))
+            }
+        }
+    }
+
+    fn add_constant(&mut self, node: &NodeProto, at: usize, other: Meaning, constant: &Constant) -> Rule {
+        let number = self.scalar(node, at);
+        match other {
+            Meaning::Erf(operand) if number == Some(1.0) => Ok(Meaning::ErfPlusOne(operand)),
+            Meaning::Scores(scores) => {
+                let mask = self.literal(node, at).ok_or("its mask is computed")?;
+                super::attention::masked(scores, &mask)
+            }
+            Meaning::Normalised(norm) => self.normalised_bias(norm, constant),
+            place @ Meaning::Place(..) => Ok(place),
+            other if number == Some(0.0) => Ok(other),
+            other => {
+                let view = self.settle(other)?;
+                if let Some(biased) = self.add_bias(&view, constant) {
+                    return Ok(live(biased));
+                }
+                self.add_positions(&view, constant)
+            }
+        }
+    }
+
+    fn add_positions(&mut self, view: &View, constant: &Constant) -> Rule {
+        let shape = self.shape(view.value).to_vec();
+        let per_sequence: usize = shape[1..].iter().product();
+        let weight = constant.squeezed();
+        let fits = view.is_channels_last(&shape) && weight.shape().iter().product::<usize>() == per_sequence;
+        if !fits || shape.len() != 3 {
+            return Err("it adds a constant that is neither a bias nor one row per token".into());
+        }
+        let weight = self.weight("weight", weight);
+        Ok(live(self.map_elements(Op::AddPositions { weight }, view)))
+    }
+
+    fn add_views(&mut self, a: &View, b: &View) -> Rule {
+        let (shape, other) = (self.shape(a.value).to_vec(), self.shape(b.value).to_vec());
+        let alike = shape == other && a.dims == b.dims;
+        let vector = b.is_vector_per_map(&other)
+            && a.is_channels_first(&shape)
+            && (shape[0], shape.last()) == (other[0], other.last());
+        if alike || vector {
+            return Ok(live(a.with_value(self.emit(Op::Add, &[a.value, b.value], shape))));
+        }
+        Err("its inputs are arranged differently".into())
+    }
+
+    pub(super) fn multiply(&mut self, node: &NodeProto) -> Rule {
+        let (a, b) = (self.meaning(node, 0)?, self.meaning(node, 1)?);
+        match (a, b) {
+            (Meaning::Constant(constant), other) => self.multiply_constant(node, 0, other, constant),
+            (other, Meaning::Constant(constant)) => self.multiply_constant(node, 1, other, constant),
+            (a, b) => self.multiply_values(a, b),
+        }
+    }
+
+    fn multiply_constant(&mut self, node: &NodeProto, at: usize, other: Meaning, constant: Constant) -> Rule {
+        if let Meaning::Normalised(norm) = other {
+            return self.normalised_weight(norm, &constant);
+        }
+        if let Some(number) = self.scalar(node, at).filter(|_| !self.is_timestep(&other)) {
+            return scale(other, number);
+        }
+        let Meaning::Live(operand) = other else { return Err("it scales something unfinished".into()) };
+        let timesteps = self.timestep(&operand).ok_or("it multiplies by a constant that varies")?;
+        let waves = Waves::Angles;
+        Ok(Meaning::Sinusoids(Sinusoids { timesteps, frequencies: constant.squeezed(), waves }))
+    }
+
+    fn is_timestep(&self, meaning: &Meaning) -> bool {
+        matches!(meaning, Meaning::Live(operand) if self.timestep(operand).is_some())
+    }
+
+    /// The graph input that holds one number per picture.
+    fn timestep(&self, operand: &Operand) -> Option<Value> {
+        let value = operand.view.value;
+        let input = (value as usize) < self.graph.inputs.len() && self.shape(value).len() <= 1;
+        (input && operand.factor == 1.0).then_some(value)
+    }
+
+    fn multiply_values(&mut self, a: Meaning, b: Meaning) -> Rule {
+        match (a, b) {
+            (Meaning::Live(x), Meaning::Sigmoid(y)) | (Meaning::Sigmoid(y), Meaning::Live(x)) => {
+                self.gated_by_itself(x, &y)
+            }
+            (Meaning::Live(x), Meaning::ErfPlusOne(y)) | (Meaning::ErfPlusOne(y), Meaning::Live(x)) => {
+                let near = (y.factor - FRAC_1_SQRT_2).abs() < 1e-6 || (y.factor - 1.0 / SQRT_2).abs() < 1e-6;
+                if !near || !x.is_same_place(&y) {
+                    return Err("it is not GELU".into());
+                }
+                Ok(Meaning::Gaussian(x))
+            }
+            (Meaning::Live(x), Meaning::Gaussian(y)) | (Meaning::Gaussian(y), Meaning::Live(x)) => {
+                self.gated(&x, &y)
+            }
+            _ => Err("it is the product of two computed values".into()),
+        }
+    }
+
+    /// x times its own sigmoid.
+    fn gated_by_itself(&mut self, x: Operand, y: &Operand) -> Rule {
+        let function = match y.factor {
+            1.0 => Function::Silu,
+            f if (f - 1.702).abs() < 1e-6 => Function::QuickGelu,
+            _ => return Err("it is neither SiLU nor the quick GELU".into()),
+        };
+        if !x.is_same_place(y) || x.factor != 1.0 {
+            return Err("it multiplies by the sigmoid of something else".into());
+        }
+        let view = self.settle_operand(x);
+        if let (Some(maker), Function::Silu) = (self.maker(view.value).cloned(), function)
+            && let Op::GroupNorm { weight, bias, groups, epsilon, silu: false } = maker.op
+        {
+            let shape = self.shape(view.value).to_vec();
+            let op = Op::GroupNorm { weight, bias, groups, epsilon, silu: true };
+            return Ok(live(view.with_value(self.emit(op, &maker.inputs, shape))));
+        }
+        Ok(live(self.map_elements(Op::Activation { function }, &view)))
+    }
+
+    /// The first half of the channels times the GELU of the second.
+    fn gated(&mut self, x: &Operand, y: &Operand) -> Rule {
+        let channels = *self.shape(x.view.value).last().expect("a value has at least one axis");
+        let half = channels / 2;
+        let geglu = x.view == y.view
+            && (x.part, y.part) == (Some((0, half)), Some((half, half)))
+            && (x.factor, y.factor) == (1.0, 0.5)
+            && x.view.is_channels_last(self.shape(x.view.value));
+        if geglu {
+            return Ok(live(self.emit_rows(Op::Geglu, &x.view, half)));
+        }
+        Err("it is gated by something other than its own other half".into())
+    }
+
+    pub(super) fn divide(&mut self, node: &NodeProto) -> Rule {
+        let number = self.scalar(node, 1).filter(|&n| n != 0.0).ok_or("it divides by a computed value")?;
+        let meaning = self.meaning(node, 0)?;
+        scale(meaning, 1.0 / number)
+    }
+
+    pub(super) fn sigmoid(&mut self, node: &NodeProto) -> Rule {
+        self.operand(node, 0).map(Meaning::Sigmoid)
+    }
+
+    pub(super) fn erf(&mut self, node: &NodeProto) -> Rule {
+        self.operand(node, 0).map(Meaning::Erf)
+    }
+
+    pub(super) fn activation(&mut self, node: &NodeProto, function: Function) -> Rule {
+        let view = self.view(node, 0)?;
+        Ok(live(self.map_elements(Op::Activation { function }, &view)))
+    }
+
+    pub(super) fn wave(&mut self, node: &NodeProto, waves: Waves) -> Rule {
+        match self.meaning(node, 0)? {
+            Meaning::Sinusoids(s) if s.waves == Waves::Angles => {
+                Ok(Meaning::Sinusoids(Sinusoids { waves, ..s }))
+            }
+            _ => Err("it is not part of a timestep embedding".into()),
+        }
+    }
+
+    pub(super) fn settle_sinusoids(&mut self, sinusoids: Sinusoids) -> Result<View, String> {
+        let cosine_first = match sinusoids.waves {
+            Waves::CosineSine => true,
+            Waves::SineCosine => false,
+            _ => return Err("a timestep embedding needs both waves".into()),
+        };
+        let batch: usize = self.shape(sinusoids.timesteps).iter().product();
+        let channels = 2 * sinusoids.frequencies.shape().iter().product::<usize>();
+        let frequencies = self.weight("frequencies", sinusoids.frequencies);
+        let op = Op::TimestepEmbedding { frequencies, cosine_first };
+        let value = self.emit(op, &[sinusoids.timesteps], vec![batch, channels]);
+        Ok(View::whole(value, &[batch, channels]))
+    }
+}
+
+/// Everything that can wait for a factor takes it along.
+fn scale(meaning: Meaning, factor: f32) -> Rule {
+    Ok(match meaning {
+        Meaning::Live(x) => Meaning::Live(Operand { factor: x.factor * factor, ..x }),
+        Meaning::Gaussian(x) => Meaning::Gaussian(Operand { factor: x.factor * factor, ..x }),
+        Meaning::Scores(mut scores) if !scores.softmax => {
+            scores.scale *= factor;
+            Meaning::Scores(scores)
+        }
+        other if factor == 1.0 => other,
+        other => return Err(format!("it scales {}", other.noun())),
+    })
+}

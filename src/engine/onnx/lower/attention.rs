@@ -1,0 +1,92 @@
+//! Attention: `softmax(scale q k^T + mask) v`, of which only the whole becomes an operation.
+
+use tract_onnx::pb::NodeProto;
+
+use super::product::live;
+use super::{Lowering, Rule};
+use crate::engine::graph::Op;
+use crate::engine::onnx::meaning::{Meaning, Scores};
+use crate::engine::onnx::source::integer;
+use crate::engine::onnx::view::{Digit, View, joined, outer};
+
+/// What stands in a mask for "never": exporters write the lowest float or minus infinity.
+const NEVER: f32 = -1e4;
+
+impl Lowering<'_> {
+    /// A product of two computed values: of queries and keys, or of a softmax and values.
+    pub(super) fn attention_product(&mut self, node: &NodeProto) -> Rule {
+        match (self.meaning(node, 0)?, self.meaning(node, 1)?) {
+            (Meaning::Live(q), Meaning::Live(k)) if q.part.is_none() && k.part.is_none() => {
+                Ok(Meaning::Scores(Scores {
+                    queries: q.view,
+                    keys: k.view,
+                    scale: q.factor * k.factor,
+                    causal: false,
+                    softmax: false,
+                }))
+            }
+            (Meaning::Scores(scores), Meaning::Live(v)) if scores.softmax && v.factor == 1.0 => {
+                self.attention(&scores, &v.view)
+            }
+            (a, b) => Err(format!("it is the product of {} and {}", a.noun(), b.noun())),
+        }
+    }
+
+    pub(super) fn softmax(&mut self, node: &NodeProto) -> Rule {
+        match self.meaning(node, 0)? {
+            Meaning::Scores(scores) if !scores.softmax => {
+                let last = scores.queries.dims.len() as i64 - 1;
+                if ![-1, last].contains(&integer(node, "axis", -1)) {
+                    return Err("it is not over the keys".into());
+                }
+                Ok(Meaning::Scores(Scores { softmax: true, ..scores }))
+            }
+            other => Err(format!("it is of {}, not of attention scores", other.noun())),
+        }
+    }
+
+    fn attention(&mut self, scores: &Scores, values: &View) -> Rule {
+        let heads = self.heads(&scores.queries).ok_or("its queries are not split into heads")?;
+        let keys = scores.keys.transpose(&[0, 1, 3, 2]);
+        if self.heads(&keys) != Some(heads) || self.heads(values) != Some(heads) {
+            return Err("its keys or values are not split like its queries".into());
+        }
+        let shape = self.shape(scores.queries.value).to_vec();
+        let op = Op::Attention { heads, scale: scores.scale, causal: scores.causal };
+        let inputs = [scores.queries.value, keys.value, values.value];
+        Ok(live(scores.queries.with_value(self.emit(op, &inputs, shape))))
+    }
+
+    /// The number of heads of a view `[n, heads, t, d]` over rows of channels; `None` if it is not one.
+    fn heads(&self, view: &View) -> Option<usize> {
+        let [batch, heads, tokens, width] = view.dims.as_slice() else { return None };
+        let shape = self.shape(view.value);
+        let axis = shape.len() - 1;
+        let count: usize = heads.iter().map(|d| d.size).product();
+        let channels = joined([heads.clone(), width.clone()].concat());
+        let rows = joined([batch.clone(), tokens.clone()].concat());
+        let whole = [Digit { axis, stride: 1, size: shape[axis] }];
+        (channels == whole && rows == outer(shape)).then_some(count)
+    }
+}
+
+/// Scores with a constant mask: all zeros, or nothing but the past.
+pub(super) fn masked(scores: Scores, mask: &[f32]) -> Rule {
+    if scores.softmax {
+        return Err("it adds to a softmax".into());
+    }
+    if mask.iter().all(|&m| m == 0.0) {
+        return Ok(Meaning::Scores(scores));
+    }
+    let (queries, keys) = (scores.queries.shape(), scores.keys.shape());
+    let (rows, columns) = (queries[queries.len() - 2], keys[keys.len() - 1]);
+    let is_causal = rows == columns
+        && mask.len() == rows * columns
+        && mask.iter().enumerate().all(|(at, &m)| {
+            if at % columns <= at / columns { m == 0.0 } else { m <= NEVER }
+        });
+    if !is_causal {
+        return Err("its mask is neither empty nor causal".into());
+    }
+    Ok(Meaning::Scores(Scores { causal: true, ..scores }))
+}

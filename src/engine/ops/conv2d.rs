@@ -1,0 +1,87 @@
+//! Convolution of a channels-last map, without gathering columns: each tap reads the map where it lies.
+
+use super::product::Product;
+use super::{Operation, map_of, only};
+use crate::engine::threads::Threads;
+use crate::engine::weights::Weights;
+
+/// A convolution; the map may be doubled in height and width on the way in.
+#[derive(Debug)]
+pub struct Conv2d {
+    product: Product,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    /// Top, left, bottom, right.
+    pads: [usize; 4],
+    /// The base-2 logarithm of the upsampling: 0 or 1.
+    doubling: usize,
+    /// What a tap outside of the map reads.
+    zeros: Vec<f32>,
+}
+
+impl Conv2d {
+    /// Over the weight `[o, kh, kw, c]` and the bias `[o]` of these names.
+    ///
+    /// # Errors
+    /// A sentence, if one is missing or does not fit, or a stride is 0.
+    pub fn new(
+        weights: &Weights,
+        weight: &str,
+        bias: Option<&str>,
+        stride: [usize; 2],
+        pads: [usize; 4],
+        upsample: bool,
+    ) -> Result<Self, String> {
+        let matrix = weights.matrix(weight)?;
+        let &[_, height, width, channels] = matrix.shape() else {
+            return Err(format!("weight `{weight}` has shape {:?}, not [o, kh, kw, c]", matrix.shape()));
+        };
+        if stride.contains(&0) {
+            return Err("a stride is 0".into());
+        }
+        let bias = bias.map(|name| weights.vector(name)).transpose()?;
+        let product = Product::new(matrix, bias, height * width)?;
+        let zeros = vec![0.0; channels];
+        Ok(Self { product, kernel: [height, width], stride, pads, doubling: usize::from(upsample), zeros })
+    }
+
+    /// The output's height (`axis` 0) or width (1) for that of the input.
+    fn output_len(&self, axis: usize, input: usize) -> Result<usize, String> {
+        let padded = (input << self.doubling) + self.pads[axis] + self.pads[axis + 2];
+        let room = padded.checked_sub(self.kernel[axis]).ok_or("the map is smaller than the kernel")?;
+        Ok(room / self.stride[axis] + 1)
+    }
+
+    /// Where a tap reads for an output place; `None` outside of the map, which is `input` long.
+    fn source(&self, axis: usize, output: usize, tap: usize, input: usize) -> Option<usize> {
+        let at = (output * self.stride[axis] + tap).checked_sub(self.pads[axis])? >> self.doubling;
+        (at < input).then_some(at)
+    }
+}
+
+impl Operation for Conv2d {
+    fn name(&self) -> &'static str {
+        "Conv2d"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let [n, h, w, c] = map_of(only(inputs)?)?;
+        super::expect_channels("input", c, self.product.channels())?;
+        Ok(vec![n, self.output_len(0, h)?, self.output_len(1, w)?, self.product.outputs()])
+    }
+
+    fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
+        let [n, h, w, c] = map_of(shapes[0]).expect("the shape was checked");
+        let across = self.output_len(1, w).expect("the shape was checked");
+        let down = output.len() / (n * across * self.product.outputs());
+        self.product.run(output, threads, |row, tap| {
+            let (picture, y, x) = (row / (down * across), row / across % down, row % across);
+            let y = self.source(0, y, tap / self.kernel[1], h);
+            let x = self.source(1, x, tap % self.kernel[1], w);
+            match (y, x) {
+                (Some(y), Some(x)) => &inputs[0][((picture * h + y) * w + x) * c..][..c],
+                _ => &self.zeros,
+            }
+        });
+    }
+}

@@ -1,0 +1,40 @@
+//! The gated feed-forward of transformer blocks: one half of the channels times the GELU of the other.
+
+use super::{Operation, only, rows_of};
+use crate::engine::threads::Threads;
+use crate::kernels::activation::gelu;
+
+/// Output rows that one thread takes at a time.
+const CHUNK_ROWS: usize = 64;
+
+/// `x[.., ..c] * gelu(x[.., c..])`.
+#[derive(Debug)]
+pub struct Geglu;
+
+impl Operation for Geglu {
+    fn name(&self) -> &'static str {
+        "Geglu"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = only(inputs)?;
+        let (_, channels) = rows_of(input)?;
+        if !channels.is_multiple_of(2) {
+            return Err(format!("{channels} channels have no halves"));
+        }
+        Ok([&input[..input.len() - 1], &[channels / 2]].concat())
+    }
+
+    fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
+        let half = rows_of(shapes[0]).expect("the shape was checked").1 / 2;
+        threads.for_each_chunk(output, CHUNK_ROWS * half, |at, out| {
+            let rows = inputs[0][at * CHUNK_ROWS * 2 * half..].chunks_exact(2 * half);
+            for (row, out) in rows.zip(out.chunks_exact_mut(half)) {
+                let (value, gate) = row.split_at(half);
+                for ((out, &value), &gate) in out.iter_mut().zip(value).zip(gate) {
+                    *out = value * gelu(gate);
+                }
+            }
+        });
+    }
+}

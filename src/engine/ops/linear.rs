@@ -1,0 +1,38 @@
+//! A linear layer, `x W^T + b` over the last axis.
+
+use super::product::Product;
+use super::{Operation, only, rows_of};
+use crate::engine::threads::Threads;
+use crate::engine::weights::Weights;
+
+/// A linear layer.
+#[derive(Debug)]
+pub struct Linear(Product);
+
+impl Linear {
+    /// Over the weight `[o, k]` and the bias `[o]` of these names.
+    ///
+    /// # Errors
+    /// A sentence, if one is missing or does not fit.
+    pub fn new(weights: &Weights, weight: &str, bias: Option<&str>) -> Result<Self, String> {
+        let bias = bias.map(|name| weights.vector(name)).transpose()?;
+        Ok(Self(Product::new(weights.matrix(weight)?, bias, 1)?))
+    }
+}
+
+impl Operation for Linear {
+    fn name(&self) -> &'static str {
+        "Linear"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let input = only(inputs)?;
+        super::expect_channels("input", rows_of(input)?.1, self.0.channels())?;
+        Ok([&input[..input.len() - 1], &[self.0.outputs()]].concat())
+    }
+
+    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
+        let channels = self.0.channels();
+        self.0.run(output, threads, |row, _| &inputs[0][row * channels..(row + 1) * channels]);
+    }
+}

@@ -1,0 +1,100 @@
+//! The operations of a graph. One file, one operation: what it needs, which shape it makes, how it runs.
+
+mod attention;
+mod conv2d;
+mod elementwise;
+mod embedding;
+mod geglu;
+mod group_norm;
+mod layer_norm;
+mod layout;
+mod linear;
+mod product;
+mod timestep;
+mod tokens;
+mod upsample;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::graph::Op;
+use super::threads::Threads;
+use super::weights::Weights;
+
+/// Something that makes one tensor of f32 from others. Shapes are whole numbers by the time it is asked.
+pub trait Operation: Debug + Send + Sync {
+    /// Its name in dumps and profiles.
+    fn name(&self) -> &'static str;
+
+    /// The shape of the output.
+    ///
+    /// # Errors
+    /// A sentence, if it cannot work on inputs of these shapes.
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
+
+    /// Computes the output, which is as large as [`Operation::output_shape`] says and filled with zeros.
+    fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads);
+}
+
+/// The operation that `op` describes, over `weights`.
+///
+/// # Errors
+/// A sentence, if a weight is missing or of a shape that does not fit.
+pub fn build(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String> {
+    Ok(match op {
+        Op::ChannelsLast => Arc::new(layout::ChannelsLast),
+        Op::ChannelsFirst => Arc::new(layout::ChannelsFirst),
+        Op::Conv2d { weight, bias, stride, pads, upsample } => {
+            Arc::new(conv2d::Conv2d::new(weights, weight, bias.as_deref(), *stride, *pads, *upsample)?)
+        }
+        Op::Linear { weight, bias } => Arc::new(linear::Linear::new(weights, weight, bias.as_deref())?),
+        Op::GroupNorm { weight, bias, groups, epsilon, silu } => {
+            Arc::new(group_norm::GroupNorm::new(weights, weight, bias, *groups, *epsilon, *silu)?)
+        }
+        Op::LayerNorm { weight, bias, epsilon } => {
+            Arc::new(layer_norm::LayerNorm::new(weights, weight, bias, *epsilon)?)
+        }
+        Op::Attention { heads, scale, causal } => Arc::new(attention::Attention::new(*heads, *scale, *causal)?),
+        Op::Geglu => Arc::new(geglu::Geglu),
+        Op::Activation { function } => Arc::new(elementwise::Activation(*function)),
+        Op::Add => Arc::new(elementwise::Add),
+        Op::Scale { factor } => Arc::new(elementwise::Scale(*factor)),
+        Op::Concat => Arc::new(layout::Concat),
+        Op::Slice { start, len } => Arc::new(layout::Slice { start: *start, len: *len }),
+        Op::Upsample => Arc::new(upsample::Upsample),
+        Op::TimestepEmbedding { frequencies, cosine_first } => Arc::new(timestep::TimestepEmbedding {
+            frequencies: weights.vector(frequencies)?,
+            cosine_first: *cosine_first,
+        }),
+        Op::Embedding { table } => Arc::new(embedding::Embedding(weights.table(table)?)),
+        Op::AddPositions { weight } => Arc::new(tokens::AddPositions(weights.vector(weight)?)),
+        Op::PrependToken { weight } => Arc::new(tokens::PrependToken(weights.vector(weight)?)),
+        Op::PickToken { rule } => Arc::new(tokens::PickToken(*rule)),
+    })
+}
+
+/// The last dimension and the product of the others: rows of channels.
+fn rows_of(shape: &[usize]) -> Result<(usize, usize), String> {
+    match shape.split_last() {
+        Some((&channels, rows)) if channels > 0 => Ok((rows.iter().product(), channels)),
+        _ => Err(format!("{shape:?} has no channels")),
+    }
+}
+
+/// The only input's shape.
+fn only<'a>(inputs: &[&'a [usize]]) -> Result<&'a [usize], String> {
+    match inputs {
+        [one] => Ok(one),
+        _ => Err(format!("it takes one input, not {}", inputs.len())),
+    }
+}
+
+/// The four sizes of a channels-last map.
+fn map_of(shape: &[usize]) -> Result<[usize; 4], String> {
+    shape.try_into().map_err(|_| format!("{shape:?} is not a map"))
+}
+
+/// That a per-channel weight has `channels` numbers.
+fn expect_channels(name: &str, got: usize, channels: usize) -> Result<(), String> {
+    if got == channels { Ok(()) } else { Err(format!("`{name}` has {got} numbers for {channels} channels")) }
+}

@@ -1,0 +1,37 @@
+//! The sinusoidal embedding of a timestep.
+
+use super::{Operation, only};
+use crate::engine::threads::Threads;
+use crate::engine::weights::Vector;
+
+/// Cosines and sines of timestep times frequency.
+#[derive(Debug)]
+pub struct TimestepEmbedding {
+    /// The frequencies.
+    pub frequencies: Vector,
+    /// Whether the cosines come first.
+    pub cosine_first: bool,
+}
+
+impl Operation for TimestepEmbedding {
+    fn name(&self) -> &'static str {
+        "TimestepEmbedding"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        let batch = only(inputs)?.iter().product();
+        Ok(vec![batch, 2 * self.frequencies.values().len()])
+    }
+
+    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {
+        let frequencies = self.frequencies.values();
+        let half = frequencies.len();
+        for (&timestep, out) in inputs[0].iter().zip(output.chunks_exact_mut(2 * half)) {
+            let (first, second) = out.split_at_mut(half);
+            let (cosines, sines) = if self.cosine_first { (first, second) } else { (second, first) };
+            for ((&frequency, cosine), sine) in frequencies.iter().zip(cosines).zip(sines) {
+                (*sine, *cosine) = (timestep * frequency).sin_cos();
+            }
+        }
+    }
+}

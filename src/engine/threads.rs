@@ -1,0 +1,49 @@
+//! The threads of a run, as tract's executor carries them.
+
+use rayon::prelude::*;
+use tract_linalg::multithread::{Executor, current_tract_executor};
+
+/// A number of threads to work with, at least 1.
+#[derive(Debug, Clone)]
+pub struct Threads(Executor);
+
+impl Threads {
+    /// A pool of `count` threads, or none for 1.
+    pub fn new(count: usize) -> Self {
+        Self(if count > 1 { Executor::multithread_with_name(count, "tintype") } else { Executor::SingleThread })
+    }
+
+    /// Those of the run in hand.
+    pub(super) fn current() -> Self {
+        Self(current_tract_executor())
+    }
+
+    pub(super) fn executor(&self) -> Executor {
+        self.0.clone()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match &self.0 {
+            Executor::MultiThread(pool) => pool.current_num_threads(),
+            _ => 1,
+        }
+    }
+
+    /// Calls `work(chunk number, chunk)` for all chunks of `values`, `len` each but for the last.
+    ///
+    /// What is in a chunk must not depend on how many threads there are, or results would.
+    pub(super) fn for_each_chunk<T: Send>(
+        &self,
+        values: &mut [T],
+        len: usize,
+        work: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        match &self.0 {
+            Executor::MultiThread(pool) if values.len() > len => {
+                pool.install(|| values.par_chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)));
+            }
+            _ => values.chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)),
+        }
+    }
+}

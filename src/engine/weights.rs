@@ -1,0 +1,166 @@
+//! The weights of a component, read where the mapped file has them.
+
+use std::sync::Arc;
+
+use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
+use crate::kernels::dequantise::{self, BLOCK, GROUP};
+use crate::kernels::{LANES, Level};
+
+/// All weights of one component.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    bundle: Arc<Bundle>,
+    component: Component,
+}
+
+/// A weight `[o, k]` that products are made with.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    bundle: Arc<Bundle>,
+    entry: TensorEntry,
+}
+
+/// A weight of few numbers, stored as f32.
+#[derive(Debug, Clone)]
+pub struct Vector {
+    bundle: Arc<Bundle>,
+    entry: TensorEntry,
+}
+
+/// A weight `[rows, width]` of which single rows are read.
+#[derive(Debug, Clone)]
+pub struct Table {
+    bundle: Arc<Bundle>,
+    entry: TensorEntry,
+}
+
+impl Weights {
+    /// Those of `component`.
+    pub fn new(bundle: Arc<Bundle>, component: Component) -> Self {
+        Self { bundle, component }
+    }
+
+    fn entry(&self, name: &str) -> Result<TensorEntry, String> {
+        let component = self.bundle.component(self.component);
+        let entry = component.and_then(|c| c.tensor(name));
+        entry.cloned().ok_or_else(|| format!("there is no weight `{name}`"))
+    }
+
+    /// The matrix of that name.
+    pub fn matrix(&self, name: &str) -> Result<Matrix, String> {
+        let entry = self.entry(name)?;
+        if entry.layout() != Layout::O8k4 {
+            return Err(format!("weight `{name}` has layout {}, not {}", entry.layout(), Layout::O8k4));
+        }
+        Ok(Matrix { bundle: self.bundle.clone(), entry })
+    }
+
+    /// The vector of that name.
+    pub fn vector(&self, name: &str) -> Result<Vector, String> {
+        let entry = self.entry(name)?;
+        if entry.dtype() != Dtype::F32 || entry.layout() != Layout::Row {
+            return Err(format!("weight `{name}` is not plain f32"));
+        }
+        Ok(Vector { bundle: self.bundle.clone(), entry })
+    }
+
+    /// The table of that name.
+    pub fn table(&self, name: &str) -> Result<Table, String> {
+        let entry = self.entry(name)?;
+        let fits = entry.layout() == Layout::Row
+            && entry.shape().len() == 2
+            && matches!(entry.scales(), None | Some(Scales::Channel));
+        if !fits {
+            return Err(format!("weight `{name}` is not a table of rows"));
+        }
+        Ok(Table { bundle: self.bundle.clone(), entry })
+    }
+}
+
+impl Matrix {
+    /// The shape as stored: `[o, k]`, or `[o, kh, kw, c]` of a convolution.
+    pub fn shape(&self) -> &[usize] {
+        self.entry.shape()
+    }
+
+    /// The number of output channels.
+    pub fn outputs(&self) -> usize {
+        self.shape()[0]
+    }
+
+    /// The number of inputs of each output channel.
+    pub fn inputs(&self) -> usize {
+        self.shape()[1..].iter().product()
+    }
+
+    /// Fills `panel` with output channels `output .. output + 16`, inputs `first .. first + panel.len()`;
+    /// zeros where there are no such channels. `output` is a multiple of 16, `first` of 4.
+    pub fn panel(&self, level: Level, output: usize, first: usize, panel: &mut [[f32; LANES]]) {
+        let view = self.bundle.tensor(&self.entry);
+        let inputs = self.inputs();
+        let groups = inputs.div_ceil(GROUP);
+        for lane in [0, BLOCK] {
+            let block = (output + lane) / BLOCK;
+            if block * BLOCK >= self.outputs() {
+                panel.iter_mut().for_each(|row| row[lane..lane + BLOCK].fill(0.0));
+                continue;
+            }
+            let groups = block * groups..(block + 1) * groups;
+            match view.values {
+                Values::F32(values) => {
+                    dequantise::float32(&values.as_chunks().0[groups], first, lane, panel);
+                }
+                Values::F16(values) => {
+                    dequantise::float16(&values.as_chunks().0[groups], first, lane, panel);
+                }
+                Values::I8 { values, scales } => {
+                    let kind = self.entry.scales().expect("int8 tensors have scales");
+                    let per_block = kind.per_channel(inputs);
+                    let scales = &scales.as_chunks().0[block * per_block..(block + 1) * per_block];
+                    let run = if kind == Scales::Channel { usize::MAX } else { 32 };
+                    let scales = dequantise::Scales { values: scales, run };
+                    dequantise::int8(level, &values.as_chunks().0[groups], scales, first, lane, panel);
+                }
+            }
+        }
+    }
+}
+
+impl Vector {
+    /// The numbers, in place.
+    pub fn values(&self) -> &[f32] {
+        match self.bundle.tensor(&self.entry).values {
+            Values::F32(values) => values,
+            _ => unreachable!("a vector is f32, checked when it was found"),
+        }
+    }
+}
+
+impl Table {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.entry.shape()[0]
+    }
+
+    /// The length of a row.
+    pub fn width(&self) -> usize {
+        self.entry.shape()[1]
+    }
+
+    /// Writes a row to `out`.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not a row long.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let range = row * self.width()..(row + 1) * self.width();
+        assert_eq!(out.len(), range.len());
+        match self.bundle.tensor(&self.entry).values {
+            Values::F32(values) => out.copy_from_slice(&values[range]),
+            Values::F16(values) => out.iter_mut().zip(&values[range]).for_each(|(o, v)| *o = v.to_f32()),
+            Values::I8 { values, scales } => {
+                let scale = scales[row];
+                out.iter_mut().zip(&values[range]).for_each(|(o, &v)| *o = f32::from(v) * scale);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The folder that optimum writes: one folder a component, and the files that say how they go together.
+//!
+//! A file `tintype.json` of our own may stand beside `model_index.json`; without it the defaults are those of
+//! Stable Diffusion 1:
+//! ```json
+//! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0,
+//!   "licences": [{ "name": "...", "spdx": "MIT", "notice": "..." }], "provenance": { "...": "..." } }
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ImportError;
+use crate::bundle::{Component, Licence, Pipeline};
+
+/// Files that go into the bundle as they are.
+const BUNDLED: &[&str] = &[
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer_2/vocab.json",
+    "tokenizer_2/merges.txt",
+    "tokenizer_2/tokenizer_config.json",
+    "tokenizer_2/special_tokens_map.json",
+    "image_encoder/preprocessor_config.json",
+];
+
+/// A configuration file larger than this is not one.
+const CONFIG_MAX_BYTES: u64 = 16 << 20;
+
+/// A pipeline's folder, all but its graphs read.
+pub struct Folder {
+    path: PathBuf,
+    configs: BTreeMap<usize, (Component, Value)>,
+    scheduler: Value,
+    files: Vec<(&'static str, Vec<u8>)>,
+    ours: Ours,
+}
+
+/// `tintype.json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Ours {
+    name: Option<String>,
+    default_steps: usize,
+    default_guidance: f64,
+    licences: Vec<Licence>,
+    provenance: Value,
+}
+
+impl Default for Ours {
+    fn default() -> Self {
+        Self {
+            name: None,
+            default_steps: 20,
+            default_guidance: 7.5,
+            licences: Vec::new(),
+            provenance: json!({}),
+        }
+    }
+}
+
+impl Folder {
+    /// Reads the configuration of the pipeline at `path`.
+    ///
+    /// # Errors
+    /// - [`ImportError::Read`], [`ImportError::Config`]: a file that cannot be read or is not JSON.
+    /// - [`ImportError::NoComponents`] if there is nothing to import.
+    pub fn open(path: &Path) -> Result<Self, ImportError> {
+        let mut configs = BTreeMap::new();
+        for (order, &component) in Component::ALL.iter().enumerate() {
+            if path.join(component.name()).join("model.onnx").exists() {
+                configs.insert(order, (component, parse(&path.join(component.name()).join("config.json"))?));
+            }
+        }
+        if configs.is_empty() {
+            return Err(ImportError::NoComponents { path: path.to_owned() });
+        }
+        let mut files = Vec::new();
+        for &name in BUNDLED.iter().filter(|name| path.join(name).exists()) {
+            files.push((name, read(&path.join(name))?));
+        }
+        let scheduler = parse(&path.join("scheduler/scheduler_config.json"))?;
+        let ours = path.join("tintype.json");
+        let ours = if ours.exists() { parse(&ours)? } else { Ours::default() };
+        Ok(Self { path: path.to_owned(), configs, scheduler, files, ours })
+    }
+
+    /// The components that the folder has.
+    pub fn components(&self) -> Vec<Component> {
+        self.configs.values().map(|(component, _)| *component).collect()
+    }
+
+    /// A component's `config.json`.
+    pub fn config(&self, component: Component) -> &Value {
+        self.configs.values().find(|(c, _)| *c == component).map_or(&Value::Null, |(_, config)| config)
+    }
+
+    /// A component's graph.
+    pub fn graph_file(&self, component: Component) -> PathBuf {
+        self.path.join(component.name()).join("model.onnx")
+    }
+
+    /// The files that are bundled as they are.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, contents)| (*name, &contents[..]))
+    }
+
+    /// The licences that `tintype.json` names.
+    pub fn licences(&self) -> Vec<Licence> {
+        self.ours.licences.clone()
+    }
+
+    /// The size of a free dimension for the analysis of a graph: any that the network can take, height and
+    /// width different so that they are not mistaken for each other.
+    pub fn analysis_size(&self, component: Component, input: &str, at: usize) -> usize {
+        let text = self.number(Component::TextEncoder, "max_position_embeddings").unwrap_or(77);
+        let picture = self.number(component, "image_size").unwrap_or(224);
+        let (height, width) = match component {
+            Component::VaeEncoder => (128, 192),
+            Component::ImageEncoder => (picture, picture),
+            _ => (16, 24),
+        };
+        let channels = match (component, input) {
+            (Component::Unet, "class_labels") => self.number(component, "projection_class_embeddings_input_dim"),
+            (Component::Unet, "encoder_hidden_states") => self.number(component, "cross_attention_dim"),
+            (Component::VaeDecoder, _) => self.number(component, "latent_channels"),
+            (Component::VaeEncoder | Component::Unet, _) => self.number(component, "in_channels"),
+            _ => self.number(component, "num_channels").or(Some(3)),
+        };
+        match (input, at) {
+            (_, 0) => 1,
+            ("input_ids" | "encoder_hidden_states", 1) => text,
+            ("encoder_hidden_states", _) | (_, 1) => channels.unwrap_or(4),
+            (_, 2) => height,
+            _ => width,
+        }
+    }
+
+    /// How the components go together.
+    pub fn pipeline(&self) -> Pipeline {
+        let vae = if self.config(Component::VaeDecoder).is_null() {
+            Component::VaeEncoder
+        } else {
+            Component::VaeDecoder
+        };
+        let levels = self.config(vae).get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
+        let scale = 1usize << levels.clamp(1, 8).saturating_sub(1);
+        let cells = self.number(Component::Unet, "sample_size").unwrap_or(64);
+        let factor = |key: &str| self.config(vae).get(key).and_then(Value::as_f64);
+        Pipeline {
+            kind: "stable-diffusion".into(),
+            name: self.name(),
+            scheduler: self.scheduler.clone(),
+            scaling_factor: factor("scaling_factor").unwrap_or(0.18215),
+            shift_factor: factor("shift_factor").unwrap_or(0.0),
+            latent_channels: self.number(vae, "latent_channels").unwrap_or(4),
+            vae_scale_factor: scale,
+            default_width_px: cells * scale,
+            default_height_px: cells * scale,
+            default_steps: self.ours.default_steps,
+            default_guidance: self.ours.default_guidance,
+            sampler: "ddim".into(),
+            report: None,
+            provenance: self.ours.provenance.clone(),
+        }
+    }
+
+    fn name(&self) -> String {
+        let folder = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.ours.name.clone().or(folder).unwrap_or_else(|| "model".into())
+    }
+
+    fn number(&self, component: Component, key: &str) -> Option<usize> {
+        self.config(component).get(key)?.as_u64().and_then(|n| usize::try_from(n).ok())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
+    let failed = |source| ImportError::Read { path: path.to_owned(), source };
+    let len = std::fs::metadata(path).map_err(failed)?.len();
+    if len > CONFIG_MAX_BYTES {
+        let reason = format!("{len} bytes are more than the {CONFIG_MAX_BYTES} that such a file may have");
+        return Err(ImportError::Config { path: path.to_owned(), reason });
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
+    let failed = |error: serde_json::Error| ImportError::Config { path: path.to_owned(), reason: error.to_string() };
+    serde_json::from_slice(&read(path)?).map_err(failed)
+}

@@ -1,0 +1,46 @@
+//! Which instruction set the kernels run on, found once at start.
+
+/// An instruction set that is known to be present: only [`Level::detect`] makes the faster ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Plain Rust, the definition of every kernel.
+    Scalar,
+    /// 256-bit vectors with fused multiply-add and f16 conversion.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+}
+
+/// Proof that AVX2, FMA and F16C were detected.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx2(());
+
+impl Level {
+    /// The best level of this machine.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(witness) = Avx2::detect() {
+            return Self::Avx2(witness);
+        }
+        Self::Scalar
+    }
+
+    /// The name that `--json` reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    fn detect() -> Option<Self> {
+        let found = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+}

@@ -1,0 +1,21 @@
+//! The arithmetic: pure slices in, slices out. Nothing here logs, names a file or allocates inside a loop.
+//!
+//! Every kernel has a plain scalar form, which is its definition. A faster form for one instruction set
+//! stands in that set's own file, behind a witness type that only detection can make ([`Level`]), and the
+//! tests hold it against the scalar one.
+//!
+//! Products are built from one shape of tile: [`ROWS`] rows of activations times a panel of [`LANES`]
+//! output channels. Activations are read where they lie (channels last); the panel is a transient `f32`
+//! copy of a few weights, made by [`dequantise`].
+
+pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+pub mod dequantise;
+pub mod level;
+pub mod norm;
+pub mod softmax;
+pub mod tile;
+
+pub use level::Level;
+pub use tile::{LANES, ROWS};

@@ -1,0 +1,95 @@
+//! Group and layer normalisation, channels last.
+
+use super::activation::silu;
+
+/// Adds the sum and the sum of squares of each channel of `pixels`, `[n, channels]`, to `sums`.
+///
+/// `f32` within a run of 64 pixels, `f64` across runs, so that a map of any size keeps f32 accuracy.
+///
+/// # Panics
+/// If `pixels` is not a whole number of pixels.
+pub fn channel_sums(pixels: &[f32], sums: &mut [[f64; 2]]) {
+    let channels = sums.len();
+    assert!(pixels.len().is_multiple_of(channels), "a pixel is cut");
+    let mut run = vec![0.0f32; 2 * channels];
+    for pixels in pixels.chunks(64 * channels) {
+        run.fill(0.0);
+        let (sum, square) = run.split_at_mut(channels);
+        for pixel in pixels.chunks_exact(channels) {
+            for ((&x, sum), square) in pixel.iter().zip(sum.iter_mut()).zip(square.iter_mut()) {
+                *sum += x;
+                *square += x * x;
+            }
+        }
+        for ((total, &sum), &square) in sums.iter_mut().zip(sum.iter()).zip(square.iter()) {
+            total[0] += f64::from(sum);
+            total[1] += f64::from(square);
+        }
+    }
+}
+
+/// The affine form of a group normalisation: what each channel is multiplied by and what is added then.
+///
+/// `sums`: per channel, over all pixels; `pixels` of them. `weight`, `bias`: per channel.
+///
+/// # Panics
+/// If `groups` does not divide the channels.
+///
+/// Source: Wu and He 2018, eq. 1-3, arXiv:1803.08494.
+pub fn group_affine(
+    sums: &[[f64; 2]],
+    pixels: usize,
+    groups: usize,
+    epsilon: f32,
+    weight: &[f32],
+    bias: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let channels = sums.len();
+    assert!(channels.is_multiple_of(groups), "{groups} groups do not divide {channels} channels");
+    let width = channels / groups;
+    let (mut scale, mut shift) = (vec![0.0; channels], vec![0.0; channels]);
+    for (g, group) in sums.chunks_exact(width).enumerate() {
+        let count = (pixels * width) as f64;
+        let mean = group.iter().map(|s| s[0]).sum::<f64>() / count;
+        let variance = (group.iter().map(|s| s[1]).sum::<f64>() / count - mean * mean).max(0.0);
+        let inverse = 1.0 / (variance + f64::from(epsilon)).sqrt();
+        for c in g * width..(g + 1) * width {
+            scale[c] = (f64::from(weight[c]) * inverse) as f32;
+            shift[c] = (f64::from(bias[c]) - mean * f64::from(weight[c]) * inverse) as f32;
+        }
+    }
+    (scale, shift)
+}
+
+/// `out = x * scale + shift` per channel, through SiLU if asked; `x` and `out`: `[n, channels]`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn apply_affine(x: &[f32], scale: &[f32], shift: &[f32], through_silu: bool, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    let channels = scale.len();
+    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        for (((&x, out), &scale), &shift) in x.iter().zip(out).zip(scale).zip(shift) {
+            let y = x * scale + shift;
+            *out = if through_silu { silu(y) } else { y };
+        }
+    }
+}
+
+/// Layer normalisation of one row, over all its channels.
+///
+/// # Panics
+/// If the lengths differ.
+///
+/// Source: Ba et al. 2016, arXiv:1607.06450.
+pub fn layer(x: &[f32], epsilon: f32, weight: &[f32], bias: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    let count = x.len() as f64;
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+    let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+    let inverse = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
+    let mean = mean as f32;
+    for (((&x, out), &weight), &bias) in x.iter().zip(out).zip(weight).zip(bias) {
+        *out = (x - mean) * inverse * weight + bias;
+    }
+}

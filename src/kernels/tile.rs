@@ -1,0 +1,88 @@
+//! The one product that everything else is built from.
+//!
+//! ```text
+//! acc[r][l] += sum over k of rows[r][k] * panel[k][l]        r < 6, l < 16
+//! ```
+//! A row is a run of channels of one pixel (or of one token), a panel holds 16 output channels of the same
+//! run. A 3x3 convolution is nine such products into the same accumulators, one per tap, each with its own
+//! six row pointers: nothing is gathered into columns first. Six rows of two 8-lane registers leave room for
+//! the panel's two and one broadcast in sixteen registers.
+
+use super::Level;
+
+/// Rows of activations in a tile.
+pub const ROWS: usize = 6;
+/// Output channels in a tile, the width of a panel.
+pub const LANES: usize = 16;
+
+/// The accumulators of one tile.
+pub type Tile = [[f32; LANES]; ROWS];
+
+/// `acc[r][l] += sum over k of rows[r][k] * panel[k][l]`.
+///
+/// # Panics
+/// If a row is shorter than the panel.
+pub fn accumulate(level: Level, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+    let rows = rows.map(|row| &row[..panel.len()]);
+    match level {
+        Level::Scalar => scalar(&rows, panel, acc),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(witness) => super::avx2::accumulate(witness, &rows, panel, acc),
+    }
+}
+
+fn scalar(rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+    for (row, sums) in rows.iter().zip(acc) {
+        for (&x, weights) in row.iter().zip(panel) {
+            for (sum, &w) in sums.iter_mut().zip(weights) {
+                *sum += x * w;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_detected_level_equals_scalar_at_every_length() {
+        for k in 0..70 {
+            for start in 0..3 {
+                let data: Vec<Vec<f32>> = (0..6).map(|r| ramp(k + start, r + 1)).collect();
+                let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &data[r][start..]);
+                let flat = ramp(k * LANES, 99);
+                let (panel, _) = flat.as_chunks::<LANES>();
+                let mut expected: Tile = [[0.5; LANES]; ROWS];
+                let mut got = expected;
+                accumulate(Level::Scalar, &rows, panel, &mut expected);
+                accumulate(Level::detect(), &rows, panel, &mut got);
+                for (e, g) in expected.iter().flatten().zip(got.iter().flatten()) {
+                    // k terms of magnitude at most 1, two different roundings of each.
+                    assert!((e - g).abs() <= 1e-6 * (k as f32 + 1.0), "k {k}: {e} {g}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn infinities_and_nans_pass_through() {
+        let row = [f32::INFINITY, 1.0, f32::NAN];
+        let rows = [&row[..2], &row[1..], &row[..2], &row[..2], &row[..2], &row[..2]];
+        let panel = [[1.0; LANES]; 2];
+        let mut acc: Tile = [[0.0; LANES]; ROWS];
+        accumulate(Level::detect(), &rows, &panel, &mut acc);
+        assert_eq!(acc[0], [f32::INFINITY; LANES]);
+        assert!(acc[1].iter().all(|x| x.is_nan()));
+    }
+}

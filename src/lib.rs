@@ -1,0 +1,13 @@
+//! Latent diffusion on small boards, offline, in little memory.
+//!
+//! The modules stand on floors and import only from lower ones; `docs/architecture.md` has the map.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs, clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod bundle;
+pub mod engine;
+pub mod import;
+pub mod kernels;
+pub mod tensor;

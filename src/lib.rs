@@ -7,7 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bundle;
+pub mod cli;
+pub mod denoise;
 pub mod engine;
 pub mod import;
 pub mod kernels;
+pub mod output;
+pub mod pipeline;
 pub mod tensor;
+pub mod text;
+pub mod vae;

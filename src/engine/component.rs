@@ -80,6 +80,17 @@ impl Component {
             .map_err(failed)
     }
 
+    /// Runs the graph for one of its outputs.
+    ///
+    /// # Errors
+    /// - As [`Component::run`].
+    /// - [`EngineError::MissingOutput`] if the graph has no output `name`.
+    pub fn run_for(&mut self, name: &'static str, inputs: &[NamedTensor]) -> Result<NamedTensor, EngineError> {
+        let mut outputs = self.run(inputs)?.into_iter();
+        let missing = EngineError::MissingOutput { component: self.kind, name };
+        outputs.find(|output| output.name == name).ok_or(missing)
+    }
+
     fn bind(&self, input: &Input, given: &[NamedTensor]) -> Result<Tensor, EngineError> {
         let missing = || EngineError::MissingInput { component: self.kind, name: input.name.clone() };
         let tensor = given.iter().find(|t| t.name == input.name).ok_or_else(missing)?;

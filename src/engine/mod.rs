@@ -71,6 +71,14 @@ pub enum EngineError {
         /// What was given.
         got: Vec<usize>,
     },
+    /// An output that the pipeline needs is not among the graph's.
+    #[error("{component} has no output `{name}`")]
+    MissingOutput {
+        /// The component.
+        component: bundle::Component,
+        /// The output.
+        name: &'static str,
+    },
     /// tract failed while it planned or ran.
     #[error("{component} could not be run")]
     Run {

@@ -1,0 +1,142 @@
+//! The flags, as they are typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Pictures from words on small boards, offline.
+#[derive(Debug, Parser)]
+#[command(name = "tintype", version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Draw a picture from words
+    Generate(GenerateArgs),
+    /// Turn a folder of ONNX models, as optimum exports it, into one model file
+    Import(ImportArgs),
+    /// Show what a model file holds
+    Inspect(InspectArgs),
+    /// Check every checksum of a model file
+    Verify(VerifyArgs),
+    /// Run one component of a model on given tensors
+    Run(RunArgs),
+}
+
+#[derive(Debug, Parser)]
+pub struct GenerateArgs {
+    /// What to draw; asked for on a terminal if left out, and "" means no condition
+    pub prompt: Option<String>,
+    /// Where the picture goes; with --count, -1, -2, ... are added to the name
+    #[arg(short, long, default_value = "out.png", value_name = "FILE")]
+    pub output: PathBuf,
+    /// The model file [default: $TINTYPE_MODEL, or emoji.tintype in ./models, beside the program, in
+    /// /usr/share/tintype/models]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// What to stay away from
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    pub negative: String,
+    /// Steps of the sampler, 1 to 1000 [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// How strictly to follow the prompt; 1 or less turns guidance off [default: the model's own]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub guidance: Option<f32>,
+    /// The seed; the same seed gives the same picture [default: a random one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Width in pixels [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub width: Option<usize>,
+    /// Height in pixels [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub height: Option<usize>,
+    /// How many pictures, with seeds from --seed on
+    #[arg(short = 'n', long, default_value_t = 1, value_name = "COUNT")]
+    pub count: usize,
+    /// The sampler
+    #[arg(long, value_enum, default_value_t = SamplerArg::Ddim)]
+    pub sampler: SamplerArg,
+    /// The share of fresh noise per step, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
+    pub eta: f32,
+    /// Initial noise instead of the seed's: float32 [1, C, h, w], unit variance
+    #[arg(long, value_name = "IN.npy")]
+    pub latents: Option<PathBuf>,
+    /// Also write the final latents, before decoding
+    #[arg(long, value_name = "OUT.npy")]
+    pub save_latents: Option<PathBuf>,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SamplerArg {
+    Ddim,
+}
+
+#[derive(Debug, Parser)]
+pub struct ImportArgs {
+    /// The folder, with model_index.json in it
+    pub source: PathBuf,
+    /// The model file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How most weights are stored
+    #[arg(long, value_enum, default_value_t = WeightsArg::Int8)]
+    pub weights: WeightsArg,
+    /// Print the report as one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WeightsArg {
+    Int8,
+    F16,
+    F32,
+}
+
+#[derive(Debug, Parser)]
+pub struct InspectArgs {
+    /// The model file
+    pub file: PathBuf,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Parser)]
+pub struct VerifyArgs {
+    /// The model file
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Parser)]
+pub struct RunArgs {
+    /// The model file
+    pub file: PathBuf,
+    /// The component: text_encoder, unet, vae_decoder, ...
+    #[arg(long, value_name = "NAME")]
+    pub component: String,
+    /// Its inputs by their names in the source graph; others are ignored
+    #[arg(long, value_name = "IN.npz")]
+    pub inputs: PathBuf,
+    /// Where its outputs go
+    #[arg(long, value_name = "OUT.npz")]
+    pub outputs: PathBuf,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}

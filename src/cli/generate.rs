@@ -1,0 +1,239 @@
+//! `tintype generate`.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::args::{GenerateArgs, SamplerArg};
+use super::bar::Bar;
+use super::error::CliError;
+use super::memory::{Peaks, Watch};
+use super::model;
+use crate::bundle::Bundle;
+use crate::denoise::guidance::GuidanceScale;
+use crate::kernels::Level;
+use crate::output::{self, Manifest};
+use crate::pipeline::{Image, Progress, Request, RequestError, Sampler, Seconds, TextToImage};
+use crate::tensor::Latents;
+use crate::text::Prompt;
+
+/// A picture that is on disk.
+struct Written {
+    path: PathBuf,
+    seed: u64,
+    sha256: String,
+}
+
+/// Draws, writes, and says what was done.
+///
+/// # Errors
+/// [`CliError`]; no picture is written unless all could be made.
+pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
+    let start = Instant::now();
+    let watch = Watch::start();
+    let threads = model::threads(args.threads)?;
+    let prompt = prompt(args.prompt.as_deref())?;
+    let (path, bundle) = model::open(args.model.as_deref())?;
+    let request = request(args, &bundle, prompt)?;
+    request.check(&bundle)?;
+    let outputs = paths(&args.output, request.count);
+    let saved = args.save_latents.as_deref().map_or(Vec::new(), |path| paths(path, request.count));
+    outputs.iter().chain(&saved).try_for_each(|path| output::check(path))?;
+
+    let count = threads.count();
+    let mut pipeline = TextToImage::new(bundle.clone(), threads);
+    let images = pipeline.run(&request, &mut Course(Bar::new("steps")))?;
+    let written = write(&images, &outputs, &saved, &request, &bundle)?;
+    if args.json {
+        let total = start.elapsed().as_secs_f64();
+        let report = report(&written, &path, &request, pipeline.seconds(), total, watch.peaks(), count);
+        return print(&report.to_string());
+    }
+    written.iter().try_for_each(|w| print(&format!("{} (seed {})", w.path.display(), w.seed)))
+}
+
+/// The prompt as it was given, or asked for on a terminal.
+fn prompt(given: Option<&str>) -> Result<Prompt, CliError> {
+    let prompt = match given {
+        Some(prompt) => prompt.to_owned(),
+        None if std::io::stdin().is_terminal() => ask()?,
+        None => return Err(CliError::NoPrompt),
+    };
+    Ok(Prompt::new(prompt).map_err(RequestError::from)?)
+}
+
+fn ask() -> Result<String, CliError> {
+    let failed = |source| CliError::Read { path: "standard input".into(), source };
+    eprint!("What to draw? ");
+    std::io::stderr().flush().map_err(failed)?;
+    let mut line = String::new();
+    match std::io::stdin().lock().read_line(&mut line).map_err(failed)? {
+        0 => Err(CliError::NoPrompt),
+        _ => Ok(line.trim().to_owned()),
+    }
+}
+
+fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Request, CliError> {
+    let mut request = Request::new(bundle, prompt, args.seed.unwrap_or_else(random_seed))?;
+    request.negative = Prompt::new(args.negative.clone()).map_err(RequestError::from)?;
+    request.size.width_px = args.width.unwrap_or(request.size.width_px);
+    request.size.height_px = args.height.unwrap_or(request.size.height_px);
+    request.steps = args.steps.unwrap_or(request.steps);
+    if let Some(scale) = args.guidance {
+        request.guidance_scale = GuidanceScale::new(scale).map_err(RequestError::from)?;
+    }
+    request.eta = args.eta;
+    request.sampler = match args.sampler {
+        SamplerArg::Ddim => Sampler::Ddim,
+    };
+    request.count = args.count;
+    request.latents = args.latents.as_deref().map(read_latents).transpose()?;
+    Ok(request)
+}
+
+/// Short enough to be typed again.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(()) & u64::from(u32::MAX)
+}
+
+fn read_latents(path: &Path) -> Result<Latents, CliError> {
+    let wrong = |reason: String| CliError::Tensors { path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+    let array = npyz::NpyFile::new(&bytes[..]).map_err(|e| wrong(format!("not a .npy file: {e}")))?;
+    let &[1, channels, height, width] = array.shape() else {
+        return Err(wrong(format!("shape {:?}, expected [1, channels, height, width]", array.shape())));
+    };
+    if array.order() != npyz::Order::C {
+        return Err(wrong("it is in Fortran order: save it with numpy.ascontiguousarray".into()));
+    }
+    let values: Vec<f32> = array.into_vec().map_err(|e| wrong(format!("not float32: {e}")))?;
+    if values.iter().any(|v| !v.is_finite()) {
+        return Err(wrong("it holds a value that is not finite".into()));
+    }
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    Latents::new(values, size(channels), size(height), size(width)).map_err(|e| wrong(e.to_string()))
+}
+
+/// `a.png` for one picture, `a-1.png`, `a-2.png`, ... for several.
+fn paths(path: &Path, count: usize) -> Vec<PathBuf> {
+    if count == 1 {
+        return vec![path.to_owned()];
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map_or(String::new(), |e| format!(".{}", e.to_string_lossy()));
+    (1..=count).map(|n| path.with_file_name(format!("{stem}-{n}{extension}"))).collect()
+}
+
+fn write(
+    images: &[Image],
+    outputs: &[PathBuf],
+    saved: &[PathBuf],
+    request: &Request,
+    bundle: &Bundle,
+) -> Result<Vec<Written>, CliError> {
+    for (image, path) in images.iter().zip(saved) {
+        output::write_atomically(path, &npy(&image.latents))?;
+    }
+    let pictures = images.iter().zip(outputs);
+    pictures
+        .map(|(image, path)| {
+            let sha256 = output::write_png(path, &image.pixels, &manifest(image, request, bundle))?;
+            Ok(Written { path: path.clone(), seed: image.seed, sha256 })
+        })
+        .collect()
+}
+
+fn npy(latents: &Latents) -> Vec<u8> {
+    use npyz::WriterBuilder as _;
+    let mut bytes = Vec::new();
+    let shape = latents.shape().map(|n| n as u64);
+    let writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd();
+    let mut writer = writer.expect("memory can be written to");
+    writer.extend(latents.values().iter().copied()).expect("memory can be written to");
+    writer.finish().expect("there are as many values as the shape says");
+    bytes
+}
+
+fn manifest(image: &Image, request: &Request, bundle: &Bundle) -> Manifest {
+    Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pipeline: bundle.pipeline().kind.clone(),
+        model: bundle.pipeline().name.clone(),
+        model_hash: bundle.model_hash(),
+        prompt: request.prompt.as_str().into(),
+        negative: request.negative.as_str().into(),
+        seed: image.seed,
+        steps: request.steps,
+        guidance: request.guidance_scale.get(),
+        sampler: request.sampler.name().into(),
+        eta: request.eta,
+        width: image.pixels.width_px(),
+        height: image.pixels.height_px(),
+        latents_given: request.latents.is_some(),
+    }
+}
+
+fn report(
+    written: &[Written],
+    model: &Path,
+    request: &Request,
+    seconds: Seconds,
+    total: f64,
+    peaks: Peaks,
+    threads: usize,
+) -> serde_json::Value {
+    let images = written.iter().map(|w| json!({ "path": w.path, "seed": w.seed, "sha256": w.sha256 }));
+    json!({
+        "images": images.collect::<Vec<_>>(),
+        "model": model,
+        "width": request.size.width_px,
+        "height": request.size.height_px,
+        "steps": request.steps,
+        "sampler": request.sampler.name(),
+        "seconds": {
+            "load": seconds.load,
+            "text": seconds.text,
+            "denoise": seconds.denoise,
+            "decode": seconds.decode,
+            "total": total,
+        },
+        "peak_anon_bytes": peaks.anon_bytes,
+        "peak_rss_bytes": peaks.rss_bytes,
+        "kernel_level": Level::detect().name(),
+        "threads": threads,
+    })
+}
+
+/// One line on standard output.
+pub fn print(line: &str) -> Result<(), CliError> {
+    writeln!(std::io::stdout(), "{line}").map_err(CliError::Stdout)
+}
+
+/// Shows the course of a run.
+struct Course(Bar);
+
+impl Progress for Course {
+    fn truncated(&mut self, dropped: &str) {
+        log::warn!("the prompt is longer than the model's context, this part has no effect: {dropped:?}");
+    }
+
+    fn step(&mut self, done: usize, total: usize) {
+        self.0.set(done, total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_pictures_are_numbered_before_the_extension() {
+        let names = paths(Path::new("x/a.png"), 2);
+        assert_eq!(names, [PathBuf::from("x/a-1.png"), "x/a-2.png".into()]);
+        assert_eq!(paths(Path::new("a"), 2)[1], PathBuf::from("a-2"));
+        assert_eq!(paths(Path::new("a.png"), 1), [PathBuf::from("a.png")]);
+    }
+}

@@ -1,0 +1,48 @@
+//! The command line: flags to requests, results to text or JSON, errors to one line each and an exit code.
+
+mod args;
+mod bar;
+mod error;
+mod generate;
+mod import;
+mod inspect;
+mod memory;
+mod model;
+mod run;
+mod sigbus;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use error::CliError;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format(|out, record| writeln!(out, "{}: {}", record.level().as_str().to_lowercase(), record.args()))
+        .filter_module("tract", log::LevelFilter::Error)
+        .init();
+    sigbus::install();
+    match Args::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", error::chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Generate(args) => generate::generate(&args),
+            Self::Import(args) => import::import(&args),
+            Self::Inspect(args) => inspect::inspect(&args),
+            Self::Verify(args) => inspect::verify(&args),
+            Self::Run(args) => run::run(&args),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Where the model file is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::CliError;
+use crate::bundle::Bundle;
+use crate::engine::Threads;
+
+/// The model that ships.
+const DEFAULT: &str = "emoji.tintype";
+
+/// Opens the model that was asked for, or the default one.
+///
+/// # Errors
+/// - [`CliError::NoModel`] if none was named and the default one is nowhere.
+/// - [`CliError::Model`] if it cannot be used.
+pub fn open(named: Option<&Path>) -> Result<(PathBuf, Arc<Bundle>), CliError> {
+    let path = find(named)?;
+    let bundle = Bundle::open(&path)?;
+    Ok((path, Arc::new(bundle)))
+}
+
+fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
+    let from_environment = std::env::var_os("TINTYPE_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(path) = named.map(Path::to_owned).or(from_environment) {
+        return Ok(path);
+    }
+    let places = places();
+    let found = places.iter().find(|path| path.exists());
+    found.cloned().ok_or_else(|| CliError::NoModel(places.iter().map(|p| p.display().to_string()).collect()))
+}
+
+fn places() -> Vec<PathBuf> {
+    let program = std::env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent);
+    let folders = [Some(PathBuf::from("models")), beside.map(|p| p.join("models")), beside.map(Path::to_owned)];
+    let shared = PathBuf::from("/usr/share/tintype/models");
+    folders.into_iter().flatten().chain([shared]).map(|folder| folder.join(DEFAULT)).collect()
+}
+
+/// The threads that were asked for, or one per core.
+///
+/// # Errors
+/// [`CliError::Usage`] for none, or for more than any board has.
+pub fn threads(asked: Option<usize>) -> Result<Threads, CliError> {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match asked.unwrap_or_else(cores) {
+        count @ 1..=256 => Ok(Threads::new(count)),
+        got => Err(CliError::Usage(format!("--threads {got} is out of range: 1 to 256"))),
+    }
+}

@@ -1,0 +1,69 @@
+//! Logarithm, sine and cosine that give the same bits on every machine.
+//!
+//! The platform's own (`f64::ln`, `f64::cos`) come from a libm that differs between targets and versions, and
+//! one changed last bit in the noise is another picture. Here each is a range reduction and a Taylor series,
+//! in additions, multiplications and divisions alone: IEEE 754 defines the result of each of those to the bit,
+//! and the compiler may neither fuse nor reorder them.
+//!
+//! ```text
+//! ln x    = e ln 2 + 2 (s + s^3/3 + s^5/5 + ...)     x = m 2^e, 1/sqrt 2 <= m < sqrt 2, s = (m - 1) / (m + 1)
+//! sin/cos = the series of y = x - k pi/2, |y| <= pi/4, swapped and negated by k mod 4
+//! ```
+//!
+//! Both are meant for a result rounded to f32: their own relative error is below 2^-50, so that result is the
+//! correctly rounded one but for about one argument in 2^25, where it is its neighbour.
+
+use std::f64::consts::{FRAC_2_PI, LN_2, SQRT_2};
+
+/// pi/2 in two parts. The first has 33 significant bits, so that its product with a small integer is exact.
+///
+/// Source: the constants `pio2_1` and `pio2_1t` of fdlibm, e_rem_pio2.c.
+const PI_2_HIGH: f64 = 1.570_796_326_734_125_6;
+const PI_2_LOW: f64 = 6.077_100_506_506_192e-11;
+
+/// Terms of the series. The first one left out is below 2^-53 of the sum at the end of the reduced range.
+const LN_TERMS: u32 = 10;
+const SIN_COS_TERMS: u32 = 8;
+
+/// The natural logarithm of a positive, finite, normal number.
+///
+/// Relative error below 2^-50 for arguments up to 1.
+pub(crate) fn ln(x: f64) -> f64 {
+    let (mantissa, exponent) = split(x);
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let s2 = s * s;
+    let series = (0..LN_TERMS).rev().fold(0.0, |sum, i| sum * s2 + 1.0 / f64::from(2 * i + 1));
+    f64::from(exponent) * LN_2 + 2.0 * s * series
+}
+
+/// `x` as mantissa and power of two, the mantissa from 1/sqrt 2 to sqrt 2.
+fn split(x: f64) -> (f64, i32) {
+    const FRACTION: u64 = (1 << 52) - 1;
+    let bits = x.to_bits();
+    let exponent = (bits >> 52) as i32 - 1023;
+    let mantissa = f64::from_bits(bits & FRACTION | 1.0f64.to_bits());
+    if mantissa < SQRT_2 { (mantissa, exponent) } else { (mantissa / 2.0, exponent + 1) }
+}
+
+/// The sine and the cosine of an angle from 0 to 2 pi, in radians.
+///
+/// Relative error below 2^-50 wherever the result is at least 2^-30, which it is for every angle given in f32.
+pub(crate) fn sin_cos(x: f64) -> (f64, f64) {
+    let quarter = (x * FRAC_2_PI + 0.5).floor();
+    let y = (x - quarter * PI_2_HIGH) - quarter * PI_2_LOW;
+    let y2 = y * y;
+    // From the highest term down: each is the previous one times -y^2 / (two consecutive integers).
+    let series = |first: u32| {
+        (0..SIN_COS_TERMS).rev().fold(1.0, |sum, i| {
+            let n = first + 2 * i;
+            1.0 - sum * y2 / f64::from(n * (n + 1))
+        })
+    };
+    let (sin, cos) = (y * series(2), series(1));
+    match quarter as i32 & 3 {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
+}

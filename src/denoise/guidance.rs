@@ -1,0 +1,106 @@
+//! Classifier-free guidance: away from what the negative prompt gives, towards what the prompt gives.
+//!
+//! The model runs twice, and the difference between the two predictions is exaggerated. A strong exaggeration
+//! also raises the contrast of the prediction; rescaling brings its deviation back towards that of the prompt's.
+//!
+//! Source: Ho and Salimans 2022, eq. 6, arXiv:2207.12598, in the form of diffusers; rescaling: Lin et al. 2023,
+//! eq. 15 and 16, arXiv:2305.08891.
+
+/// Why a guidance parameter was refused.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum GuidanceError {
+    /// The guidance scale is not finite or out of range.
+    #[error("guidance scale is {got}, expected 0 to {max} (1 or less turns guidance off)", max = GuidanceScale::MAX)]
+    Scale {
+        /// The value given.
+        got: f32,
+    },
+    /// The share of rescaling is not finite or out of range.
+    #[error("guidance rescale is {got}, expected 0 (none) to 1 (full)")]
+    Rescale {
+        /// The value given.
+        got: f32,
+    },
+}
+
+/// How strongly the prompt is followed, 0 to [`MAX`](Self::MAX). Usual values are 5 to 10.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct GuidanceScale(f32);
+
+impl GuidanceScale {
+    /// The largest scale. Pictures are destroyed well below it.
+    pub const MAX: f32 = 100.0;
+
+    /// # Errors
+    /// [`GuidanceError::Scale`] if `scale` is NaN or not in `0..=MAX`.
+    pub fn new(scale: f32) -> Result<Self, GuidanceError> {
+        match (0.0..=Self::MAX).contains(&scale) {
+            true => Ok(Self(scale)),
+            false => Err(GuidanceError::Scale { got: scale }),
+        }
+    }
+
+    /// The scale.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+
+    /// Whether the model has to run twice: above 1. Otherwise the prompt's prediction is used alone.
+    pub fn is_active(self) -> bool {
+        self.0 > 1.0
+    }
+}
+
+/// How much of the contrast that guidance adds is taken back, 0 (none) to 1 (all).
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct GuidanceRescale(f32);
+
+impl GuidanceRescale {
+    /// # Errors
+    /// [`GuidanceError::Rescale`] if `phi` is NaN or not in `0..=1`.
+    pub fn new(phi: f32) -> Result<Self, GuidanceError> {
+        match (0.0..=1.0).contains(&phi) {
+            true => Ok(Self(phi)),
+            false => Err(GuidanceError::Rescale { got: phi }),
+        }
+    }
+
+    /// The share that is taken back.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+/// `uncond + scale (cond - uncond)`, in place of `uncond`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn combine(uncond: &mut [f32], cond: &[f32], scale: GuidanceScale) {
+    assert_eq!(uncond.len(), cond.len(), "the two predictions differ in length");
+    uncond.iter_mut().zip(cond).for_each(|(u, c)| *u += scale.0 * (c - *u));
+}
+
+/// Blends `noise_pred`, in place, with itself scaled to the standard deviation of `cond`. Does nothing if the share
+/// is 0 or `noise_pred` is constant.
+///
+/// `noise_pred`: the combined prediction; `cond`: the prompt's own, as long.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn rescale(noise_pred: &mut [f32], cond: &[f32], share: GuidanceRescale) {
+    assert_eq!(noise_pred.len(), cond.len(), "the two predictions differ in length");
+    let (wanted, got) = (standard_deviation(cond), standard_deviation(noise_pred));
+    if share.0 == 0.0 || got == 0.0 {
+        return;
+    }
+    let (phi, ratio) = (share.0, (wanted / got) as f32);
+    noise_pred.iter_mut().for_each(|x| *x = phi * (*x * ratio) + (1.0 - phi) * *x);
+}
+
+/// The population standard deviation: only ratios of it are used, and those do not depend on the divisor.
+fn standard_deviation(values: &[f32]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().copied().map(f64::from).sum::<f64>() / n;
+    let deviations = values.iter().map(|&value| f64::from(value) - mean);
+    (deviations.map(|deviation| deviation * deviation).sum::<f64>() / n).sqrt()
+}

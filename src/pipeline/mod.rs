@@ -1,0 +1,42 @@
+//! What to do in which order: each pipeline loads a stage, runs it and lets go of it before the next.
+
+mod progress;
+mod request;
+mod text_to_image;
+
+use crate::denoise::config::ConfigError;
+use crate::denoise::ddim::DdimError;
+use crate::engine::EngineError;
+use crate::tensor::ShapeError;
+use crate::text::encoder::EncodeError;
+use crate::vae::DecodeError;
+
+pub use progress::Progress;
+pub use request::{Request, RequestError, Sampler, Size};
+pub use text_to_image::{Image, Seconds, TextToImage};
+
+/// Why there is no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The request does not fit the model.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The model's scheduler configuration cannot be used.
+    #[error("the model's scheduler configuration cannot be used")]
+    Scheduler(#[from] ConfigError),
+    /// The schedule cannot be made for this request.
+    #[error(transparent)]
+    Schedule(#[from] DdimError),
+    /// The prompt cannot be encoded.
+    #[error("cannot encode the prompt")]
+    Encode(#[from] EncodeError),
+    /// A network cannot be run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The latents cannot be decoded.
+    #[error("cannot decode the latents")]
+    Decode(#[from] DecodeError),
+    /// The initial noise does not have the shape of the latents.
+    #[error(transparent)]
+    Latents(#[from] ShapeError),
+}

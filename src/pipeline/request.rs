@@ -1,0 +1,169 @@
+//! What is asked for, checked against what the model can do before anything is loaded.
+
+use crate::bundle::{self, Bundle};
+use crate::denoise::guidance::{GuidanceError, GuidanceScale};
+use crate::tensor::Latents;
+use crate::text::{Prompt, PromptTooLong};
+
+/// The largest side of a picture. Beyond it the latents of a request would not fit any board.
+pub const SIDE_MAX_PX: usize = 4096;
+/// The most pictures in one request.
+pub const COUNT_MAX: usize = 1000;
+
+/// The samplers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampler {
+    /// Denoising diffusion implicit models.
+    Ddim,
+}
+
+impl Sampler {
+    /// The name on the command line and in `--json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ddim => "ddim",
+        }
+    }
+}
+
+/// Width and height of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// In pixels.
+    pub width_px: usize,
+    /// In pixels.
+    pub height_px: usize,
+}
+
+/// A request for one picture or several that differ in their seed.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to draw; empty means no condition.
+    pub prompt: Prompt,
+    /// What to stay away from.
+    pub negative: Prompt,
+    /// The size, the model's own if not given.
+    pub size: Size,
+    /// Steps of the sampler, 1 to 1000.
+    pub steps: usize,
+    /// How strictly to follow the prompt.
+    pub guidance_scale: GuidanceScale,
+    /// The share of fresh noise per step, 0 to 1.
+    pub eta: f32,
+    /// Which sampler.
+    pub sampler: Sampler,
+    /// The first picture's seed; the others follow it.
+    pub seed: u64,
+    /// How many pictures, 1 to [`COUNT_MAX`].
+    pub count: usize,
+    /// Initial noise instead of the seed's, of unit variance.
+    pub latents: Option<Latents>,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// A side that the model cannot draw.
+    #[error("{side} {got} px is not possible with this model: take a multiple of {grid} from {grid} to {SIDE_MAX_PX}, such as {nearest}")]
+    Side {
+        /// `width` or `height`.
+        side: &'static str,
+        /// What all sides are multiples of.
+        grid: usize,
+        /// The nearest possible side.
+        nearest: usize,
+        /// What was asked for.
+        got: usize,
+    },
+    /// No picture, or too many.
+    #[error("{got} pictures were asked for, expected 1 to {COUNT_MAX}")]
+    Count {
+        /// What was asked for.
+        got: usize,
+    },
+    /// Seeds run past the largest number.
+    #[error("seed {seed} leaves no room for {count} pictures: take a smaller one")]
+    Seed {
+        /// The first seed.
+        seed: u64,
+        /// How many follow.
+        count: usize,
+    },
+    /// Initial noise of another shape.
+    #[error("the initial latents have shape {got:?}, expected {expected:?} for a picture of this size")]
+    Latents {
+        /// What the size asks for.
+        expected: [usize; 4],
+        /// What was given.
+        got: [usize; 4],
+    },
+    /// The prompt has too many bytes.
+    #[error(transparent)]
+    Prompt(#[from] PromptTooLong),
+    /// The guidance scale is out of range.
+    #[error(transparent)]
+    Guidance(#[from] GuidanceError),
+}
+
+impl Request {
+    /// A request for what the model draws best, to be changed.
+    ///
+    /// # Errors
+    /// [`RequestError::Guidance`] if the model's own guidance scale is out of range.
+    pub fn new(bundle: &Bundle, prompt: Prompt, seed: u64) -> Result<Self, RequestError> {
+        let pipeline = bundle.pipeline();
+        Ok(Self {
+            prompt,
+            negative: Prompt::default(),
+            size: Size { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px },
+            steps: pipeline.default_steps,
+            guidance_scale: GuidanceScale::new(pipeline.default_guidance as f32)?,
+            eta: 0.0,
+            sampler: Sampler::Ddim,
+            seed,
+            count: 1,
+            latents: None,
+        })
+    }
+
+    /// Checks what can be checked without loading anything.
+    ///
+    /// # Errors
+    /// [`RequestError`], the first that is found.
+    pub fn check(&self, bundle: &Bundle) -> Result<(), RequestError> {
+        let grid = grid_px(bundle);
+        for (side, got) in [("width", self.size.width_px), ("height", self.size.height_px)] {
+            if got == 0 || got > SIDE_MAX_PX || !got.is_multiple_of(grid) {
+                let nearest = (got.saturating_add(grid / 2) / grid * grid).clamp(grid, SIDE_MAX_PX / grid * grid);
+                return Err(RequestError::Side { side, grid, nearest, got });
+            }
+        }
+        if !(1..=COUNT_MAX).contains(&self.count) {
+            return Err(RequestError::Count { got: self.count });
+        }
+        if self.seed.checked_add(self.count as u64 - 1).is_none() {
+            return Err(RequestError::Seed { seed: self.seed, count: self.count });
+        }
+        let expected = self.latent_shape(bundle);
+        match &self.latents {
+            Some(latents) if latents.shape() != expected => {
+                Err(RequestError::Latents { expected, got: latents.shape() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `[1, channels, height, width]` of the latents.
+    pub fn latent_shape(&self, bundle: &Bundle) -> [usize; 4] {
+        let pipeline = bundle.pipeline();
+        let cells = |px: usize| px / pipeline.vae_scale_factor;
+        [1, pipeline.latent_channels, cells(self.size.height_px), cells(self.size.width_px)]
+    }
+}
+
+/// What every side is a multiple of: a latent cell, as often as the UNet halves the latents.
+fn grid_px(bundle: &Bundle) -> usize {
+    let config = bundle.component(bundle::Component::Unet).map(|unet| &unet.config);
+    let levels = config.and_then(|c| c["block_out_channels"].as_array()).map_or(4, Vec::len);
+    bundle.pipeline().vae_scale_factor << levels.clamp(1, 8).saturating_sub(1)
+}

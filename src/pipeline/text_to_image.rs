@@ -1,0 +1,166 @@
+//! Words to pictures, as Stable Diffusion makes them.
+//!
+//! ```text
+//! text encoder   prompt, negative prompt -> two embeddings        then let go
+//! UNet           per picture: noise -> latents                    then let go
+//! decoder        per picture: latents -> pixels
+//! ```
+//! The pictures of a request go through a stage together, so that each network is loaded once and two are
+//! never in memory at a time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{PipelineError, Progress, Request, Sampler};
+use crate::bundle::Bundle;
+use crate::denoise::config::SchedulerConfig;
+use crate::denoise::ddim::{Ddim, DdimOptions};
+use crate::denoise::noise::TorchGenerator;
+use crate::denoise::run::{Condition, run};
+use crate::denoise::unet::Unet;
+use crate::denoise::{self};
+use crate::engine::Threads;
+use crate::tensor::{Latents, Rgb8, TextEmbedding};
+use crate::text::Prompt;
+use crate::text::encoder::TextEncoder;
+use crate::vae::VaeDecoder;
+
+/// A finished picture.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The seed that makes it again.
+    pub seed: u64,
+    /// The latents before decoding, and before the division by the scaling factor.
+    pub latents: Latents,
+    /// The pixels.
+    pub pixels: Rgb8,
+}
+
+/// Where the time went, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seconds {
+    /// Loading networks.
+    pub load: f64,
+    /// Encoding the prompts.
+    pub text: f64,
+    /// Denoising.
+    pub denoise: f64,
+    /// Decoding.
+    pub decode: f64,
+}
+
+/// A Stable Diffusion model that draws from words.
+pub struct TextToImage {
+    bundle: Arc<Bundle>,
+    threads: Threads,
+    seconds: Seconds,
+}
+
+impl TextToImage {
+    /// Over the model in `bundle`. Nothing is loaded yet.
+    pub fn new(bundle: Arc<Bundle>, threads: Threads) -> Self {
+        Self { bundle, threads, seconds: Seconds::default() }
+    }
+
+    /// Where the time of all runs so far went.
+    pub fn seconds(&self) -> Seconds {
+        self.seconds
+    }
+
+    /// Makes the pictures of a request, in the order of their seeds.
+    ///
+    /// # Errors
+    /// [`PipelineError`]; no picture is made then.
+    pub fn run(&mut self, request: &Request, progress: &mut dyn Progress) -> Result<Vec<Image>, PipelineError> {
+        request.check(&self.bundle)?;
+        let config = SchedulerConfig::from_json(self.bundle.pipeline().scheduler.to_string().as_bytes())?;
+        sampler(request, &config)?;
+        let [cond, uncond] = self.encode(request, progress)?;
+        let guidance_scale = request.guidance_scale;
+        let condition = Condition { cond: &cond, uncond: &uncond, guidance_scale };
+        let latents = self.denoise(request, &config, &condition, progress)?;
+        let pixels = self.decode(&latents)?;
+        let images = (request.seed..).zip(latents.into_iter().zip(pixels));
+        Ok(images.map(|(seed, (latents, pixels))| Image { seed, latents, pixels }).collect())
+    }
+
+    fn encode(
+        &mut self,
+        request: &Request,
+        progress: &mut dyn Progress,
+    ) -> Result<[TextEmbedding; 2], PipelineError> {
+        let mut encoder = timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.threads))?;
+        let mut encode = |prompt: &Prompt| {
+            let encoded = timed(&mut self.seconds.text, || encoder.encode(prompt))?;
+            if let Some(dropped) = &encoded.dropped {
+                progress.truncated(dropped);
+            }
+            Ok::<_, PipelineError>(encoded.embedding)
+        };
+        Ok([encode(&request.prompt)?, encode(&request.negative)?])
+    }
+
+    fn denoise(
+        &mut self,
+        request: &Request,
+        config: &SchedulerConfig,
+        condition: &Condition,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Latents>, PipelineError> {
+        let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.threads))?;
+        let mut all = Vec::with_capacity(request.count);
+        for (at, seed) in (0..request.count).zip(request.seed..) {
+            let mut sampler = sampler(request, config)?;
+            let steps = sampler.timesteps().len();
+            let mut generator = TorchGenerator::new(seed);
+            let mut latents = initial_latents(request, &self.bundle, &mut generator, sampler.init_noise_sigma())?;
+            let mut tell = |done| progress.step(at * steps + done, request.count * steps);
+            timed(&mut self.seconds.denoise, || {
+                run(&mut unet, &mut *sampler, condition, &mut latents, &mut generator, &mut tell)
+            })?;
+            all.push(latents);
+        }
+        Ok(all)
+    }
+
+    fn decode(&mut self, latents: &[Latents]) -> Result<Vec<Rgb8>, PipelineError> {
+        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.threads))?;
+        let mut decode = |latents| timed(&mut self.seconds.decode, || decoder.decode(latents));
+        latents.iter().map(|latents| Ok(decode(latents)?)).collect()
+    }
+}
+
+fn sampler(request: &Request, config: &SchedulerConfig) -> Result<Box<dyn denoise::Sampler>, PipelineError> {
+    match request.sampler {
+        Sampler::Ddim => {
+            let options = DdimOptions { eta: request.eta, ..DdimOptions::default() };
+            Ok(Box::new(Ddim::new(config, request.steps, options)?))
+        }
+    }
+}
+
+fn initial_latents(
+    request: &Request,
+    bundle: &Bundle,
+    generator: &mut TorchGenerator,
+    sigma: f32,
+) -> Result<Latents, PipelineError> {
+    let [_, channels, height_cells, width_cells] = request.latent_shape(bundle);
+    let mut latents = match &request.latents {
+        Some(latents) => latents.clone(),
+        None => {
+            let mut noise = vec![0.0; channels * height_cells * width_cells];
+            generator.fill_normal(&mut noise);
+            Latents::new(noise, channels, height_cells, width_cells)?
+        }
+    };
+    latents.values_mut().iter_mut().for_each(|x| *x *= sigma);
+    Ok(latents)
+}
+
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    *seconds += start.elapsed().as_secs_f64();
+    result
+}

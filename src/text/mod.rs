@@ -1,0 +1,46 @@
+//! From words to token ids.
+//!
+//! A [`Prompt`] is text whose length was checked at the door, before anything works on it; the
+//! [`Tokenizer`](tokenizer::Tokenizer) turns it into exactly as many ids as the text encoder reads.
+
+mod special_tokens;
+pub mod encoder;
+pub mod tokenizer;
+mod vocabulary;
+
+/// The longest prompt, in bytes of UTF-8.
+///
+/// A text encoder reads some 75 tokens, of a few letters each: 4 KiB is ten times what can have an effect. The limit
+/// keeps a request's cost independent of who sends it.
+pub const PROMPT_MAX_BYTES: usize = 4096;
+
+/// A prompt of more than [`PROMPT_MAX_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the prompt has {got} bytes, expected at most {max}: shorten it", max = PROMPT_MAX_BYTES)]
+pub struct PromptTooLong {
+    /// Its length in bytes.
+    pub got: usize,
+}
+
+/// What to draw, or what to avoid: text of at most [`PROMPT_MAX_BYTES`]. Empty text is valid and asks for nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prompt(String);
+
+impl Prompt {
+    /// Takes `text` as it is.
+    ///
+    /// # Errors
+    /// [`PromptTooLong`] if it is longer than [`PROMPT_MAX_BYTES`].
+    pub fn new(text: impl Into<String>) -> Result<Self, PromptTooLong> {
+        let text = text.into();
+        match text.len() <= PROMPT_MAX_BYTES {
+            true => Ok(Self(text)),
+            false => Err(PromptTooLong { got: text.len() }),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

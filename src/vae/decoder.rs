@@ -1,0 +1,79 @@
+//! Latents -> picture.
+
+use std::sync::Arc;
+
+use crate::bundle::{self, Bundle};
+use crate::engine::{Component, EngineError, NamedTensor, Threads};
+use crate::tensor::{Latents, Rgb8, ShapeError};
+
+/// Why latents were not decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The graph cannot be run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The graph's output is no picture of three channels.
+    #[error("the decoder's output is not a picture")]
+    Output(#[from] ShapeError),
+}
+
+/// The autoencoder's decoder.
+pub struct VaeDecoder {
+    component: Component,
+    scaling_factor: f32,
+    shift_factor: f32,
+}
+
+impl VaeDecoder {
+    /// Loads the decoder of a bundle.
+    ///
+    /// # Errors
+    /// [`EngineError`] if there is none or its graph cannot be read.
+    pub fn load(bundle: &Arc<Bundle>, threads: &Threads) -> Result<Self, EngineError> {
+        let component = Component::load(bundle, bundle::Component::VaeDecoder, threads)?;
+        let pipeline = bundle.pipeline();
+        let (scaling_factor, shift_factor) = (pipeline.scaling_factor as f32, pipeline.shift_factor as f32);
+        Ok(Self { component, scaling_factor, shift_factor })
+    }
+
+    /// Decodes latents as the denoising loop leaves them, before the division by the scaling factor.
+    ///
+    /// # Errors
+    /// - [`DecodeError::Engine`] if the latents do not fit the graph.
+    /// - [`DecodeError::Output`] if what comes out is no picture.
+    pub fn decode(&mut self, latents: &Latents) -> Result<Rgb8, DecodeError> {
+        let scaled = latents.values().iter().map(|z| z / self.scaling_factor + self.shift_factor).collect();
+        let input = NamedTensor::new("latent_sample", &latents.shape(), scaled);
+        let output = self.component.run_for("sample", &[input])?;
+        let (height_px, width_px) = match output.shape[..] {
+            [1, 3, height_px, width_px] => (height_px, width_px),
+            _ => (0, 0),
+        };
+        let planes = height_px * width_px;
+        let mut pixels = vec![0; output.values.len()];
+        for (at, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+            for (c, byte) in pixel.iter_mut().enumerate() {
+                *byte = to_byte(output.values.get(c * planes + at).copied().unwrap_or(0.0));
+            }
+        }
+        Ok(Rgb8::new(pixels, width_px, height_px)?)
+    }
+}
+
+/// -1..1 -> 0..255, half to even, as numpy's `round` does in diffusers' image processor.
+fn to_byte(x: f32) -> u8 {
+    ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_byte;
+
+    #[test]
+    fn pixels_are_clamped_and_rounded_half_to_even() {
+        let cases = [(-1.0, 0), (1.0, 255), (0.0, 128), (-7.0, 0), (7.0, 255), (f32::NAN, 0)];
+        for (x, byte) in cases {
+            assert_eq!(to_byte(x), byte, "{x}");
+        }
+    }
+}

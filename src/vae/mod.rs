@@ -1,0 +1,5 @@
+//! Between latents and pixels.
+
+mod decoder;
+
+pub use decoder::{DecodeError, VaeDecoder};

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{InspectArgs, VerifyArgs};
 use super::error::CliError;
 use super::generate::print;
-use crate::bundle::{Bundle, ComponentEntry};
+use crate::bundle::{Bundle, BundleError, ComponentEntry};
 
 /// Shows what a model file holds.
 ///
@@ -55,6 +55,7 @@ fn described(component: &ComponentEntry) -> String {
 /// # Errors
 /// [`CliError::Model`], naming the first part that is damaged.
 pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
-    Bundle::open(&args.file)?.verify()?;
+    let damaged = |source| BundleError::File { path: args.file.clone(), source: Box::new(source) };
+    Bundle::open(&args.file)?.verify().map_err(damaged)?;
     print(&format!("{}: every checksum is right", args.file.display()))
 }

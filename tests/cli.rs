@@ -1,0 +1,302 @@
+//! The program as a person runs it: what it prints, where it writes, how it fails.
+
+mod fixture;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tintype::import::Precision;
+
+/// A folder with a model in it, in which the program is run.
+struct Place {
+    folder: tempfile::TempDir,
+    model: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = fixture::tiny(folder.path(), Precision::Int8);
+        Self { folder, model }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_tintype"))
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_remove("TINTYPE_MODEL")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Draws with the model here; small and in one step, unless `more` says otherwise.
+    fn draw(&self, more: &[&str]) -> Output {
+        let mut args = vec!["generate", "a red box", "--model", self.model.to_str().unwrap()];
+        for default in [["--width", "16"], ["--height", "16"], ["--steps", "1"]] {
+            if !more.contains(&default[0]) {
+                args.extend(default);
+            }
+        }
+        self.run(args.iter().chain(more))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Asserts an exit code and an error message of one line; returns the message.
+#[track_caller]
+fn fails(output: &Output, code: i32, says: &[&str]) {
+    let message = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+    for word in says {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+}
+
+#[track_caller]
+fn works(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_picture_and_its_json() {
+    let place = Place::new();
+    let output = place.draw(&["--seed", "7", "-n", "2", "-o", "a.png", "--save-latents", "z.npy", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&works(&output)).unwrap();
+    assert_eq!(place.names(), ["a-1.png", "a-2.png", "tiny.tintype", "z-1.npy", "z-2.npy"]);
+    let images = report["images"].as_array().unwrap();
+    assert_eq!([&images[0]["seed"], &images[1]["seed"]], [7, 8]);
+    assert_eq!(images[0]["path"], "a-1.png");
+    assert_eq!(images[0]["sha256"].as_str().unwrap().len(), 64);
+    for key in ["load", "text", "denoise", "decode", "total"] {
+        assert!(report["seconds"][key].as_f64().unwrap() >= 0.0, "{key}");
+    }
+    let numbers = ["width", "height", "steps", "peak_anon_bytes", "peak_rss_bytes", "threads"];
+    assert!(numbers.iter().all(|key| report[key].as_u64().unwrap() > 0), "{report}");
+    assert_eq!(report["sampler"], "ddim");
+    assert!(report["kernel_level"].is_string() && report["model"].is_string());
+}
+
+#[test]
+fn the_same_request_gives_the_same_bytes() {
+    let place = Place::new();
+    works(&place.draw(&["--seed", "1", "-o", "a.png", "--save-latents", "a.npy"]));
+    works(&place.draw(&["--seed", "1", "-o", "b.png"]));
+    works(&place.draw(&["--seed", "2", "-o", "c.png"]));
+    let bytes = |name: &str| std::fs::read(place.path(name)).unwrap();
+    assert_eq!(bytes("a.png"), bytes("b.png"));
+    assert_ne!(bytes("a.png"), bytes("c.png"));
+}
+
+#[test]
+fn given_noise_replaces_the_seed() {
+    let place = Place::new();
+    let noise = place.path("noise.npy");
+    std::fs::write(&noise, npy(&[1, 4, 4, 4], 0.5)).unwrap();
+    works(&place.draw(&["--latents", "noise.npy", "--seed", "1", "-o", "a.png", "--save-latents", "a.npy"]));
+    works(&place.draw(&["--latents", "noise.npy", "--seed", "2", "-o", "b.png", "--save-latents", "b.npy"]));
+    let bytes = |name: &str| std::fs::read(place.path(name)).unwrap();
+    assert_eq!(bytes("a.npy"), bytes("b.npy"));
+
+    std::fs::write(&noise, npy(&[1, 4, 8, 4], 0.5)).unwrap();
+    fails(&place.draw(&["--latents", "noise.npy", "-o", "c.png"]), 2, &["[1, 4, 8, 4]", "[1, 4, 4, 4]"]);
+    std::fs::write(&noise, npy(&[1, 4, 4, 4], f32::NAN)).unwrap();
+    fails(&place.draw(&["--latents", "noise.npy", "-o", "c.png"]), 1, &["noise.npy", "not finite"]);
+    std::fs::write(&noise, b"\x93NUMPY").unwrap();
+    fails(&place.draw(&["--latents", "noise.npy", "-o", "c.png"]), 1, &["not a .npy file"]);
+    assert!(!place.path("c.png").exists());
+}
+
+/// A version 1.0 `.npy` file full of one number.
+fn npy(shape: &[usize; 4], value: f32) -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape:?}, }}").into_bytes();
+    let list = String::from_utf8(header).unwrap().replace('[', "(").replace(']', ")");
+    header = list.into_bytes();
+    header.resize((header.len() + 11).next_multiple_of(64) - 11, b' ');
+    header.push(b'\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    bytes.extend(header);
+    (0..shape.iter().product()).for_each(|_| bytes.extend(value.to_le_bytes()));
+    bytes
+}
+
+#[test]
+fn requests_that_cannot_be_served_are_refused_before_any_work() {
+    let place = Place::new();
+    let before = place.names();
+    fails(&place.draw(&["--steps", "0"]), 2, &["0", "1000"]);
+    fails(&place.draw(&["--steps", "1001"]), 2, &["1001", "1000"]);
+    fails(&place.draw(&["--guidance", "NaN"]), 2, &["guidance", "NaN"]);
+    fails(&place.draw(&["--guidance", "-1"]), 2, &["guidance", "-1"]);
+    fails(&place.draw(&["--eta", "1.5"]), 2, &["eta", "1.5"]);
+    fails(&place.draw(&["-n", "0"]), 2, &["0 pictures"]);
+    fails(&place.draw(&["-n", "2", "--seed", "18446744073709551615"]), 2, &["seed"]);
+    fails(&place.draw(&["--threads", "0"]), 2, &["threads"]);
+    for side in ["0", "15", "4112", "18446744073709551615"] {
+        fails(&place.draw(&["--width", side]), 2, &["width", side, "16"]);
+        fails(&place.draw(&["--height", side]), 2, &["height", side, "16"]);
+    }
+    assert_eq!(place.names(), before);
+}
+
+#[test]
+fn prompts() {
+    let place = Place::new();
+    let model = place.model.to_str().unwrap().to_owned();
+    let with = |prompt: &OsStr| {
+        let small = ["--model", &model, "--width", "16", "--height", "16", "--steps", "1", "-o", "p.png"];
+        place.run([OsStr::new("generate"), prompt].into_iter().chain(small.map(OsStr::new)))
+    };
+    fails(&with(OsStr::new(&"x".repeat(100 << 10))), 2, &["102400 bytes", "4096"]);
+    fails(&with(OsStr::from_bytes(b"a \xff box")), 2, &["UTF-8"]);
+    assert!(!place.path("p.png").exists());
+
+    works(&with(OsStr::new("")));
+    let output = with(OsStr::new(&"seven ".repeat(100)));
+    works(&output);
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("has no effect") && warning.contains("seven"), "{warning}");
+
+    fails(&place.run(["generate", "--model", &model]), 2, &["no prompt"]);
+}
+
+#[test]
+fn models_that_cannot_be_used() {
+    let place = Place::new();
+    let good = std::fs::read(&place.model).unwrap();
+    let model = |name: &str, bytes: &[u8]| {
+        std::fs::write(place.path(name), bytes).unwrap();
+        place.run(["generate", "x", "--model", name, "--width", "16", "--height", "16", "--steps", "1"])
+    };
+    fails(&place.run(["generate", "x"]), 3, &["no model", "models/emoji.tintype", "--model"]);
+    fails(&place.run(["generate", "x", "--model", "none.tintype"]), 3, &["none.tintype"]);
+    fails(&place.run(["generate", "x", "--model", "."]), 3, &["regular file"]);
+    fails(&model("empty", &[]), 3, &["empty"]);
+    fails(&model("foreign", &[0x55; 4096]), 3, &["foreign", "not a"]);
+    fails(&model("short", &good[..good.len() - 1]), 3, &["short", "truncated"]);
+    fails(&model("long", &[&good[..], b"x"].concat()), 3, &["long"]);
+    let mut flipped = good.clone();
+    flipped[200] ^= 4;
+    fails(&model("header", &flipped), 3, &["header"]);
+    assert!(!place.path("out.png").exists());
+
+    let mut flipped = good.clone();
+    let last = flipped.len() - 20;
+    flipped[last] ^= 1;
+    std::fs::write(place.path("flipped"), flipped).unwrap();
+    fails(&place.run(["verify", "flipped"]), 3, &["flipped", "damaged", "vae_encoder"]);
+    works(&place.run([OsStr::new("verify"), place.model.as_os_str()]));
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let place = Place::new();
+    fails(&place.draw(&["-o", "no/such/folder/a.png"]), 1, &["folder", "no/such/folder"]);
+    fails(&place.draw(&["-o", "."]), 1, &["is a folder"]);
+    if !is_root() {
+        let locked = place.path("locked");
+        std::fs::create_dir(&locked).unwrap();
+        std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o555)).unwrap();
+        fails(&place.draw(&["-o", "locked/a.png"]), 1, &["locked"]);
+    }
+    assert_eq!(place.names().iter().filter(|n| n.starts_with('.') || n.ends_with("png")).count(), 0);
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+/// A file system of a few pages; needs the right to mount one, as a container's root has.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let options = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(at).output();
+        mount.is_ok_and(|m| m.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_behind() {
+    let place = Place::new();
+    let Some(disk) = SmallDisk::mount(&place.path("disk"), "4k") else {
+        assert!(std::env::var_os("REQUIRE_MOUNT").is_none(), "no file system could be mounted");
+        eprintln!("skipped: no right to mount a small file system");
+        return;
+    };
+    fails(&place.draw(&["--width", "64", "--height", "64", "-o", "disk/a.png"]), 1, &["no space", "a.png"]);
+    let tiny = fixture::data("tiny");
+    fails(&place.run([OsStr::new("import"), tiny.as_os_str(), "-o".as_ref(), "disk/m".as_ref()]), 1, &["no space"]);
+    assert_eq!(std::fs::read_dir(&disk.0).unwrap().count(), 0);
+}
+
+#[test]
+fn folders_that_cannot_be_imported() {
+    let place = Place::new();
+    let import = |folder: &str| place.run(["import", folder, "-o", "new.tintype"]);
+    fails(&import("nowhere"), 1, &["nowhere", "unet"]);
+    let unet = place.path("broken/unet");
+    std::fs::create_dir_all(&unet).unwrap();
+    std::fs::create_dir_all(place.path("broken/scheduler")).unwrap();
+    std::fs::write(place.path("broken/scheduler/scheduler_config.json"), "{}").unwrap();
+    std::fs::write(unet.join("config.json"), "{").unwrap();
+    std::fs::write(unet.join("model.onnx"), "no protobuf at all").unwrap();
+    fails(&import("broken"), 1, &["config.json"]);
+    std::fs::write(unet.join("config.json"), "{}").unwrap();
+    fails(&import("broken"), 1, &["unet"]);
+    assert!(!place.path("new.tintype").exists());
+}
+
+#[test]
+fn inspect_tells_what_is_in_a_model() {
+    let place = Place::new();
+    let report: serde_json::Value =
+        serde_json::from_str(&works(&place.run(["inspect", "tiny.tintype", "--json"]))).unwrap();
+    assert_eq!(report["components"].as_array().unwrap().len(), 4);
+    assert_eq!(report["pipeline"]["default_width_px"], 64);
+    assert!(report["model_hash"].is_string());
+    let text = works(&place.run(["inspect", "tiny.tintype"]));
+    assert!(text.contains("unet") && text.contains("tokenizer/vocab.json"), "{text}");
+}
+
+#[test]
+fn run_takes_and_gives_named_tensors() {
+    let place = Place::new();
+    let reference = fixture::data("tiny/reference/unet.npz");
+    let args = ["run", "tiny.tintype", "--component", "unet", "--outputs", "o.npz", "--json", "--inputs"];
+    let output = place.run(args.map(OsStr::new).into_iter().chain([reference.as_os_str()]));
+    let report: serde_json::Value = serde_json::from_str(&works(&output)).unwrap();
+    assert_eq!(report["outputs"]["out_sample"], serde_json::json!([1, 4, 8, 12]));
+    let (got, expected) = (fixture::npz(&place.path("o.npz")), fixture::npz(&reference));
+    assert!(fixture::relative_l2(&got["out_sample"].values, &expected["out_sample"].values) < 0.05);
+
+    let missing = place.run(["run", "tiny.tintype", "--component", "prior", "--inputs", "x", "--outputs", "y"]);
+    fails(&missing, 3, &["prior"]);
+    let unknown = place.run(["run", "tiny.tintype", "--component", "foo", "--inputs", "x", "--outputs", "y"]);
+    fails(&unknown, 2, &["foo", "unet"]);
+}

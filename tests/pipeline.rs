@@ -1,0 +1,127 @@
+//! The engine and the pipelines against torch and diffusers, on the same weights.
+//!
+//! `tests/data/README.md` says how the references were made. Measured: components 1e-6 or less, trajectories
+//! 4e-7; the bounds leave room for another machine's order of summation.
+
+mod fixture;
+
+use std::sync::Arc;
+
+use fixture::{data, npz, relative_l2};
+use tintype::bundle::{self, Bundle};
+use tintype::denoise::guidance::GuidanceScale;
+use tintype::engine::{Component, NamedTensor, Threads};
+use tintype::import::Precision;
+use tintype::pipeline::{Image, Request, Size, TextToImage};
+use tintype::text::Prompt;
+
+fn open(precision: Precision) -> (tempfile::TempDir, Arc<Bundle>) {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = Arc::new(Bundle::open(&fixture::tiny(folder.path(), precision)).unwrap());
+    (folder, bundle)
+}
+
+/// The largest relative error over a component's outputs, against torch.
+fn component_error(bundle: &Arc<Bundle>, kind: bundle::Component, threads: usize) -> f64 {
+    let reference = npz(&data(&format!("tiny/reference/{kind}.npz")));
+    let mut component = Component::load(bundle, kind, &Threads::new(threads)).unwrap();
+    let named = |(name, array): (&String, &fixture::Array)| NamedTensor::new(name, &array.shape, array.values.clone());
+    let inputs: Vec<NamedTensor> = reference.iter().map(named).collect();
+    let outputs = component.run(&inputs).unwrap();
+    assert!(!outputs.is_empty());
+    let error = |output: &NamedTensor| {
+        assert_eq!(output.shape, reference[&output.name].shape, "{}", output.name);
+        relative_l2(&output.values, &reference[&output.name].values)
+    };
+    outputs.iter().map(error).fold(0.0, f64::max)
+}
+
+const COMPONENTS: [bundle::Component; 4] = [
+    bundle::Component::TextEncoder,
+    bundle::Component::Unet,
+    bundle::Component::VaeDecoder,
+    bundle::Component::VaeEncoder,
+];
+
+#[test]
+fn components_with_f32_weights_match_torch() {
+    let (_folder, bundle) = open(Precision::F32);
+    for kind in COMPONENTS {
+        let error = component_error(&bundle, kind, 1);
+        assert!(error < 1e-5, "{kind}: {error:e}");
+    }
+}
+
+#[test]
+fn components_with_fewer_bits_stay_near_torch() {
+    for (precision, bound) in [(Precision::F16, 2e-3), (Precision::Int8, 5e-2)] {
+        let (_folder, bundle) = open(precision);
+        for kind in COMPONENTS {
+            let error = component_error(&bundle, kind, 1);
+            assert!(error < bound && error > 0.0, "{kind} {precision:?}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let (_folder, bundle) = open(Precision::Int8);
+    let draw = |threads| {
+        let mut request = Request::new(&bundle, Prompt::new("a red box").unwrap(), 5).unwrap();
+        request.steps = 2;
+        request.size = Size { width_px: 48, height_px: 64 };
+        let mut pipeline = TextToImage::new(bundle.clone(), Threads::new(threads));
+        pipeline.run(&request, &mut ()).unwrap().remove(0).latents
+    };
+    let one = draw(1);
+    assert_eq!(one, draw(2));
+    assert_eq!(one, draw(3));
+}
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    runs: Vec<Run>,
+}
+
+#[derive(serde::Deserialize)]
+struct Run {
+    prompt: String,
+    negative: String,
+    seed: u64,
+    steps: usize,
+    guidance: f32,
+    eta: f32,
+    width: usize,
+    height: usize,
+}
+
+fn draw(bundle: &Arc<Bundle>, run: &Run) -> Image {
+    let mut request = Request::new(bundle, Prompt::new(run.prompt.clone()).unwrap(), run.seed).unwrap();
+    request.negative = Prompt::new(run.negative.clone()).unwrap();
+    request.steps = run.steps;
+    request.guidance_scale = GuidanceScale::new(run.guidance).unwrap();
+    request.eta = run.eta;
+    request.size = Size { width_px: run.width, height_px: run.height };
+    TextToImage::new(bundle.clone(), Threads::new(2)).run(&request, &mut ()).unwrap().remove(0)
+}
+
+#[test]
+fn whole_pictures_match_the_diffusers_pipeline() {
+    let (_folder, bundle) = open(Precision::F32);
+    let golden = std::fs::read(data("tiny/reference/pipeline.json")).unwrap();
+    let golden: Golden = serde_json::from_slice(&golden).unwrap();
+    let reference = npz(&data("tiny/reference/pipeline.npz"));
+    assert!(golden.runs.len() >= 3);
+    for (at, run) in golden.runs.iter().enumerate() {
+        let image = draw(&bundle, run);
+        let latents = &reference[&format!("latents.{at}")];
+        assert_eq!(image.latents.shape(), latents.shape[..]);
+        let error = relative_l2(image.latents.values(), &latents.values);
+        assert!(error < 1e-4, "run {at}: latents off by {error:e}");
+        let pixels = &reference[&format!("pixels.{at}")];
+        assert_eq!([image.pixels.height_px(), image.pixels.width_px(), 3], pixels.shape[..]);
+        let off = image.pixels.pixels().iter().zip(&pixels.values).map(|(&a, b)| (f32::from(a) - b).abs());
+        // A value next to a rounding boundary may fall on the other side.
+        assert!(off.fold(0.0, f32::max) <= 1.0, "run {at}: pixels differ");
+    }
+}

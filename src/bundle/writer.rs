@@ -73,7 +73,7 @@ pub enum WriteError {
     },
 
     /// The disk is full, or a quota used up.
-    #[error("no space for {}, which takes {needed} bytes: free some or choose another folder", path.display())]
+    #[error("no space for {}, which takes {needed} bytes: free some or use another folder", path.display())]
     DiskFull {
         /// The target.
         path: PathBuf,
@@ -298,7 +298,7 @@ mod tests {
             let error = failed(Path::new("a.tintype"), 327_692, io::Error::from_raw_os_error(code));
             assert_eq!(
                 error.to_string(),
-                "no space for a.tintype, which takes 327692 bytes: free some or choose another folder"
+                "no space for a.tintype, which takes 327692 bytes: free some or use another folder"
             );
         }
         let error = failed(Path::new("a.tintype"), 1, io::Error::from_raw_os_error(libc::EROFS));

@@ -92,3 +92,62 @@ fn transpose<T: Copy>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block of `groups` groups whose values tell their place: output `o`, input `k` holds `9 o + k` or so.
+    fn block(groups: usize) -> Vec<[i8; BLOCK * GROUP]> {
+        let value = |g: usize, at: usize| (((at / GROUP) * 31 + (g * GROUP + at % GROUP) * 7) % 255) as u8 as i8;
+        (0..groups).map(|g| std::array::from_fn(|at| value(g, at))).collect()
+    }
+
+    fn levels() -> [Level; 2] {
+        [Level::Scalar, Level::detect()]
+    }
+
+    #[test]
+    fn int8_values_land_in_their_lane_times_their_scale() {
+        let groups = block(20);
+        let scales: Vec<[f32; BLOCK]> =
+            (0..3).map(|r| std::array::from_fn(|o| 0.5 + o as f32 + 10.0 * r as f32)).collect();
+        for level in levels() {
+            for (lane, first, len, run) in [(0, 0, 80, 32), (8, 4, 7, 32), (0, 28, 9, 32), (8, 0, 3, usize::MAX)] {
+                let mut panel = vec![[f32::NAN; LANES]; len];
+                int8(level, &groups, Scales { values: &scales, run }, first, lane, &mut panel);
+                for (k, row) in panel.iter().enumerate() {
+                    let input = first + k;
+                    for o in 0..BLOCK {
+                        let value = f32::from(groups[input / GROUP][o * GROUP + input % GROUP]);
+                        assert_eq!(row[lane + o], value * scales[input / run][o], "{level:?} input {input} output {o}");
+                    }
+                    let other = if lane == 0 { &row[8..] } else { &row[..8] };
+                    assert!(other.iter().all(|x| x.is_nan()), "the other half was touched");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn floats_land_in_their_lane() {
+        let real: Vec<[f32; BLOCK * GROUP]> = block(4).iter().map(|g| g.map(f32::from)).collect();
+        let half: Vec<[f16; BLOCK * GROUP]> = real.iter().map(|g| g.map(f16::from_f32)).collect();
+        for (first, len) in [(0, 16), (4, 5), (12, 1)] {
+            let (mut a, mut b) = (vec![[0.0; LANES]; len], vec![[0.0; LANES]; len]);
+            float32(&real, first, 8, &mut a);
+            float16(&half, first, 8, &mut b);
+            assert_eq!(a, b);
+            for (k, row) in a.iter().enumerate() {
+                let input = first + k;
+                assert_eq!(row[8..], std::array::from_fn::<f32, 8, _>(|o| real[input / 4][o * 4 + input % 4]));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the block is shorter than the panel")]
+    fn a_panel_beyond_the_block_is_a_callers_bug() {
+        float32(&[[0.0; BLOCK * GROUP]], 0, 0, &mut [[0.0; LANES]; 5]);
+    }
+}

@@ -93,3 +93,60 @@ pub fn layer(x: &[f32], epsilon: f32, weight: &[f32], bias: &[f32], out: &mut [f
         *out = (x - mean) * inverse * weight + bias;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(len: usize) -> Vec<f32> {
+        (0..len).map(|i| (i as f32 * 0.7).sin() * 3.0 + 100.0).collect()
+    }
+
+    #[test]
+    fn groups_get_mean_zero_and_variance_one() {
+        let (channels, groups, pixels) = (12, 3, 150);
+        let x = wave(channels * pixels);
+        let mut sums = vec![[0.0; 2]; channels];
+        channel_sums(&x, &mut sums);
+        let weight: Vec<f32> = (0..channels).map(|c| 1.0 + c as f32).collect();
+        let bias: Vec<f32> = (0..channels).map(|c| c as f32 - 3.0).collect();
+        let (scale, shift) = group_affine(&sums, pixels, groups, 1e-5, &weight, &bias);
+        let mut out = vec![0.0; x.len()];
+        apply_affine(&x, &scale, &shift, false, &mut out);
+        for g in 0..groups {
+            let members = |c: usize| c / (channels / groups) == g;
+            let mean_of = |f: &dyn Fn(f64) -> f64| {
+                let values = (0..x.len()).filter(|&i| members(i % channels)).map(|i| {
+                    let c = i % channels;
+                    f((f64::from(out[i]) - f64::from(bias[c])) / f64::from(weight[c]))
+                });
+                values.sum::<f64>() / (pixels * channels / groups) as f64
+            };
+            assert!(mean_of(&|v| v).abs() < 1e-4, "group {g}: {}", mean_of(&|v| v));
+            assert!((mean_of(&|v| v * v) - 1.0).abs() < 1e-4);
+        }
+        let mut through = vec![0.0; x.len()];
+        apply_affine(&x, &scale, &shift, true, &mut through);
+        assert!(out.iter().zip(&through).all(|(&y, &z)| silu(y) == z));
+    }
+
+    #[test]
+    fn a_constant_map_becomes_the_bias() {
+        let mut sums = vec![[0.0; 2]; 4];
+        channel_sums(&[7.0; 4 * 100], &mut sums);
+        let (scale, shift) = group_affine(&sums, 100, 2, 1e-5, &[2.0; 4], &[0.5; 4]);
+        let mut out = [0.0; 4];
+        apply_affine(&[7.0; 4], &scale, &shift, false, &mut out);
+        assert!(out.iter().all(|y| (y - 0.5).abs() < 1e-3), "{out:?}");
+    }
+
+    #[test]
+    fn a_row_gets_mean_zero_and_variance_one() {
+        let x = wave(77);
+        let mut out = vec![0.0; 77];
+        layer(&x, 1e-5, &[1.0; 77], &[0.0; 77], &mut out);
+        let mean = out.iter().map(|&v| f64::from(v)).sum::<f64>() / 77.0;
+        let square = out.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / 77.0;
+        assert!(mean.abs() < 1e-4 && (square - 1.0).abs() < 1e-4, "{mean} {square}");
+    }
+}

@@ -22,3 +22,21 @@ pub fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
     }
     sums.iter().sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponentials_sum_to_what_is_returned_and_never_overflow() {
+        for len in 0..40 {
+            let scores: Vec<f32> = (0..len).map(|i| (i as f32 * 1.3).cos() * 500.0).collect();
+            let mut got = scores.clone();
+            let sum = exponentials(&mut got, 0.25);
+            let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exact: Vec<f64> = scores.iter().map(|s| (0.25 * f64::from(s - max)).exp()).collect();
+            assert!((f64::from(sum) - exact.iter().sum::<f64>()).abs() < 1e-5);
+            assert!(got.iter().zip(&exact).all(|(&g, e)| (f64::from(g) - e).abs() < 1e-6));
+        }
+    }
+}

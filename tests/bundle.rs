@@ -12,7 +12,7 @@ use tintype::bundle::{
 // ---------------------------------------------------------------------------------------------------
 // A bundle by hand: every offset and length below was worked out from the format's description.
 
-const FILE_LEN: usize = 327_692;
+const FILE_LEN: usize = 196_620;
 
 const VOCAB: &[u8] = b"{\"a\":0}";
 const UNET_GRAPH: &[u8] = b"unet graph";
@@ -47,13 +47,13 @@ fn blobs() -> Vec<(usize, Vec<u8>)> {
     vec![
         (65_536, VOCAB.to_vec()),
         (65_600, Vec::new()),
-        (131_072, UNET_GRAPH.to_vec()),
-        (196_608, i8_blob(&i8s(64), 64, &CONV_SCALES)),
-        (196_736, i8_blob(&i8s(99), 128, &MID_SCALES)),
-        (196_928, le(&f16s(128), f16::to_le_bytes)),
-        (197_184, le(&BIAS, f32::to_le_bytes)),
-        (262_144, TEXT_GRAPH.to_vec()),
-        (327_680, le(&f16s(6), f16::to_le_bytes)),
+        (65_600, UNET_GRAPH.to_vec()),
+        (65_664, TEXT_GRAPH.to_vec()),
+        (131_072, i8_blob(&i8s(64), 64, &CONV_SCALES)),
+        (131_200, i8_blob(&i8s(99), 128, &MID_SCALES)),
+        (131_392, le(&f16s(128), f16::to_le_bytes)),
+        (131_648, le(&BIAS, f32::to_le_bytes)),
+        (196_608, le(&f16s(6), f16::to_le_bytes)),
     ]
 }
 
@@ -95,19 +95,19 @@ fn header_json(blobs: &[(usize, Vec<u8>)]) -> Value {
                 "graph": blob(2),
                 "tensors": [
                     { "name": "conv.weight", "dtype": "i8", "shape": [2, 1, 1, 5], "layout": "o8k4",
-                      "scales": "channel", "blob": blob(3) },
+                      "scales": "channel", "blob": blob(4) },
                     { "name": "mid.weight", "dtype": "i8", "shape": [3, 33], "layout": "row",
-                      "scales": "block32", "blob": blob(4) },
+                      "scales": "block32", "blob": blob(5) },
                     { "name": "out.weight", "dtype": "f16", "shape": [9, 5], "layout": "o8k4",
-                      "blob": blob(5) },
-                    { "name": "out.bias", "dtype": "f32", "shape": [9], "layout": "row",
                       "blob": blob(6) },
+                    { "name": "out.bias", "dtype": "f32", "shape": [9], "layout": "row",
+                      "blob": blob(7) },
                 ],
             },
             {
                 "name": "text_encoder",
                 "config": {},
-                "graph": blob(7),
+                "graph": blob(3),
                 "tensors": [
                     { "name": "embedding", "dtype": "f16", "shape": [3, 2], "layout": "row",
                       "blob": blob(8) },
@@ -344,7 +344,7 @@ fn a_truncated_file_is_refused_at_every_boundary() {
 fn trailing_bytes_are_refused() {
     let mut file = sample();
     file.push(0);
-    assert_eq!(refusal(&file), "is 327693 bytes long, but its last blob ends at 327692: copy the file again");
+    assert_eq!(refusal(&file), "is 196621 bytes long, but its last blob ends at 196620: copy the file again");
 }
 
 #[test]
@@ -402,14 +402,14 @@ BIAS/dtype | "f16" | tensor "out.bias" of unet: 36 bytes long, where its shape t
 MID/layout | "o8k4" | tensor "mid.weight" of unet: 152 bytes long, where its shape takes 384
 
 BIAS/blob/len | 35 | tensor "out.bias" of unet: 35 bytes long, where its shape takes 36
-BIAS/blob/offset | 197183 | tensor "out.bias" of unet: at offset 197183, not 197184
-BIAS/blob/offset | 197248 | tensor "out.bias" of unet: at offset 197248, not 197184
-BIAS/blob/offset | 196608 | tensor "out.bias" of unet: at offset 196608, not 197184
-LAST/blob/offset | 18446744073709551615 | tensor "embedding" of text_encoder: at offset 18446744073709551615, not 327680
-/components/0/graph/offset | 0 | graph of unet: at offset 0, not 131072
-/components/1/graph/len | 1099511627776 | tensor "embedding" of text_encoder: at offset 327680, not 1099511889920
+BIAS/blob/offset | 131647 | tensor "out.bias" of unet: at offset 131647, not 131648
+BIAS/blob/offset | 131712 | tensor "out.bias" of unet: at offset 131712, not 131648
+BIAS/blob/offset | 131072 | tensor "out.bias" of unet: at offset 131072, not 131648
+LAST/blob/offset | 18446744073709551615 | tensor "embedding" of text_encoder: at offset 18446744073709551615, not 196608
+/components/0/graph/offset | 0 | graph of unet: at offset 0, not 65600
+/components/1/graph/len | 1099511627776 | tensor "conv.weight" of unet: at offset 131072, not 1099511758848
 /files/0/blob/offset | 56 | file "tokenizer/vocab.json": at offset 56, not 65536
-/files/1/blob/len | 65473 | graph of unet: at offset 131072, not 196608
+/files/1/blob/len | 65473 | graph of unet: at offset 65600, not 131136
 /files/1/blob/len | 18446744073709551615 | file "tokenizer/merges.txt": too large for this machine to address
 /files/0/blob/len | 1e3 | header is not that of a version 1 bundle: invalid type: floating point `1000.0`, expected u64
 /files/0/blob/blake3 | "00" | header is not that of a version 1 bundle: expected 64 hex bytes, received 2
@@ -510,7 +510,7 @@ fn a_tensor_that_reaches_past_the_end_is_refused() {
     });
     assert_eq!(
         refusal,
-        "is truncated: 8796093349890 bytes are promised, 327692 are there: copy the file again"
+        "is truncated: 8796093218818 bytes are promised, 196620 are there: copy the file again"
     );
 }
 
@@ -546,11 +546,11 @@ fn verify_names_the_blob_with_a_flipped_bit() {
         "file \"tokenizer/vocab.json\"",
         "",
         "graph of unet",
+        "graph of text_encoder",
         "tensor \"conv.weight\" of unet",
         "tensor \"mid.weight\" of unet",
         "tensor \"out.weight\" of unet",
         "tensor \"out.bias\" of unet",
-        "graph of text_encoder",
         "tensor \"embedding\" of text_encoder",
     ];
     for ((offset, bytes), name) in blobs().into_iter().zip(names).filter(|((_, bytes), _)| !bytes.is_empty())
@@ -569,7 +569,7 @@ fn verify_names_the_blob_with_a_flipped_bit() {
 
 #[test]
 fn verify_names_padding_that_is_not_zero() {
-    for offset in [65_536 + 7, 65_601, 131_071, 196_607, 196_735, 262_143, 327_679] {
+    for offset in [65_536 + 7, 65_600 + 10, 65_674, 131_071, 131_168 + 31, 131_199, 196_607] {
         let mut file = sample();
         file[offset] = 0x20;
         assert_eq!(
@@ -583,7 +583,7 @@ fn verify_names_padding_that_is_not_zero() {
 fn verify_names_a_scale_that_is_not_finite() {
     for (scale, text) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
         let mut blobs = blobs();
-        blobs[4].1[128 + 4 * 5..].copy_from_slice(&scale.to_le_bytes());
+        blobs[5].1[128 + 4 * 5..].copy_from_slice(&scale.to_le_bytes());
         assert_eq!(
             verify_refusal(&assemble(&header_json(&blobs), &blobs)),
             format!("tensor \"mid.weight\" of unet: scale 5 is {text}: import the model again")
@@ -594,7 +594,7 @@ fn verify_names_a_scale_that_is_not_finite() {
 #[test]
 fn verify_tensor_reads_that_tensor_alone() {
     let mut file = sample();
-    file[197_184] ^= 1;
+    file[131_648] ^= 1;
     let (_folder, path) = on_disk(&file);
     let bundle = Bundle::open(&path).unwrap();
     let unet = bundle.component(Component::Unet).unwrap();
@@ -656,11 +656,11 @@ fn write_all(writer: &mut BundleWriter) -> Result<(), WriteError> {
     writer.write_file("tokenizer/vocab.json", VOCAB)?;
     writer.write_file("tokenizer/merges.txt", b"")?;
     writer.write_graph(Unet, UNET_GRAPH)?;
+    writer.write_graph(TextEncoder, TEXT_GRAPH)?;
     writer.write_tensor(Unet, "conv.weight", Values::I8 { values: &i8s(64), scales: &CONV_SCALES })?;
     writer.write_tensor(Unet, "mid.weight", Values::I8 { values: &i8s(99), scales: &MID_SCALES })?;
     writer.write_tensor(Unet, "out.weight", Values::F16(&f16s(128)))?;
     writer.write_tensor(Unet, "out.bias", Values::F32(&BIAS))?;
-    writer.write_graph(TextEncoder, TEXT_GRAPH)?;
     writer.write_tensor(TextEncoder, "embedding", Values::F16(&f16s(6)))
 }
 

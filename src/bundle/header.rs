@@ -1,6 +1,6 @@
 //! The header: what is in the file, and where.
 
-use std::{collections::HashSet, fmt::Display, iter, ops::RangeInclusive};
+use std::{collections::HashSet, fmt::Display, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -146,24 +146,21 @@ impl Header {
 
     /// Every blob, in the order of the file.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let files = section(self.files.iter().map(|file| (BlobName::File(&file.name), &file.blob)));
-        let components = self.components.iter().flat_map(|component| {
+        let files = self.files.iter().map(|file| (BlobName::File(&file.name), &file.blob));
+        let graphs = self.components.iter().map(|c| (BlobName::Graph(c.name), &c.graph));
+        let tensors = self.components.iter().flat_map(|component| {
             let name = component.name;
-            let graph = iter::once((BlobName::Graph(name), &component.graph));
-            let tensors = component.tensors.iter().map(move |t| (BlobName::Tensor(name, t.name()), t.blob()));
-            section(graph).chain(section(tensors))
+            section(component.tensors.iter().map(move |t| (BlobName::Tensor(name, t.name()), t.blob())))
         });
-        files.chain(components)
+        section(files.chain(graphs)).chain(tensors)
     }
 
     /// The same blobs in the same order, to be placed and hashed by the writer.
     pub(super) fn blobs_mut(&mut self) -> impl Iterator<Item = &mut Blob> {
         let files = self.files.iter_mut().map(|file| &mut file.blob);
-        let components = self.components.iter_mut().flat_map(|component| {
-            let tensors = component.tensors.iter_mut().map(TensorEntry::blob_mut);
-            iter::once(&mut component.graph).chain(tensors)
-        });
-        files.chain(components)
+        let (graphs, tensors): (Vec<_>, Vec<_>) =
+            self.components.iter_mut().map(|c| (&mut c.graph, &mut c.tensors)).unzip();
+        files.chain(graphs).chain(tensors.into_iter().flatten().map(TensorEntry::blob_mut))
     }
 
     /// Each component has one graph, so a component that is listed twice is found here too.

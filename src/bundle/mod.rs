@@ -9,8 +9,9 @@
 //! 0        preamble   magic, version, flags, length of the header, BLAKE3 of the header
 //! 56       header     JSON, padded with spaces to a multiple of 64 KiB
 //! 64 KiB   files      tokenizer and the like, as they were in the source
-//! ...      graph      of the first component        | once for each component,
-//! ...      tensors    of the first component        | in the order of the header
+//!          graphs     of all components, in the order of the header
+//! ...      tensors    of the first component        | once for each component,
+//!                                                   | in the order of the header
 //! ```
 //!
 //! The header names every blob with its offset, length and BLAKE3. Opening a bundle is then

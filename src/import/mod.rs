@@ -128,10 +128,12 @@ pub fn import(
     for (name, contents) in folder.files() {
         writer.write_file(name, contents)?;
     }
+    for part in &parts {
+        writer.write_graph(part.component, &part.graph)?;
+    }
     let total = parts.iter().map(|part| part.imported.weights.len()).sum();
     let mut done = 0;
     for (part, report) in parts.iter().zip(&mut reports) {
-        writer.write_graph(part.component, &part.graph)?;
         let mut error = quantise::Error::default();
         for ((name, constant), stored) in part.imported.weights.iter().zip(&part.stored) {
             write_weight(&mut writer, part, name, constant, *stored, &mut error)?;

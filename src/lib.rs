@@ -8,6 +8,7 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod clip;
 pub mod denoise;
 pub mod engine;
 pub mod import;

@@ -182,7 +182,11 @@ fn parameters(manifest: &Manifest) -> String {
 
 /// A value that its readers would cut at a comma, colon or new line is written as a JSON string.
 fn quoted(value: &str) -> String {
-    if value.contains([',', ':', '\n']) { serde_json::Value::from(value).to_string() } else { value.to_owned() }
+    if value.contains([',', ':', '\n']) {
+        serde_json::Value::from(value).to_string()
+    } else {
+        value.to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -15,12 +15,17 @@ pub struct ShapeError {
     pub got: usize,
 }
 
-fn check(what: &'static str, shape: &[usize], got: usize) -> Result<(), ShapeError> {
-    let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
-    if expected == got && got != 0 {
-        return Ok(());
+impl ShapeError {
+    /// That `what` cannot be made in `shape` from `got` values.
+    pub fn new(what: &'static str, shape: &[usize], got: usize) -> Self {
+        let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
+        Self { what, shape: shape.to_vec(), expected, got }
     }
-    Err(ShapeError { what, shape: shape.to_vec(), expected, got })
+}
+
+fn check(what: &'static str, shape: &[usize], got: usize) -> Result<(), ShapeError> {
+    let error = ShapeError::new(what, shape, got);
+    if error.expected == got && got != 0 { Ok(()) } else { Err(error) }
 }
 
 /// What the text encoder makes of a prompt: f32 `[tokens, width]`, row-major.

@@ -251,7 +251,11 @@ fn a_full_disk_leaves_nothing_behind() {
     };
     fails(&place.draw(&["--width", "64", "--height", "64", "-o", "disk/a.png"]), 1, &["no space", "a.png"]);
     let tiny = fixture::data("tiny");
-    fails(&place.run([OsStr::new("import"), tiny.as_os_str(), "-o".as_ref(), "disk/m".as_ref()]), 1, &["no space"]);
+    fails(
+        &place.run([OsStr::new("import"), tiny.as_os_str(), "-o".as_ref(), "disk/m".as_ref()]),
+        1,
+        &["no space"],
+    );
     assert_eq!(std::fs::read_dir(&disk.0).unwrap().count(), 0);
 }
 
@@ -295,7 +299,8 @@ fn run_takes_and_gives_named_tensors() {
     let (got, expected) = (fixture::npz(&place.path("o.npz")), fixture::npz(&reference));
     assert!(fixture::relative_l2(&got["out_sample"].values, &expected["out_sample"].values) < 0.05);
 
-    let missing = place.run(["run", "tiny.tintype", "--component", "prior", "--inputs", "x", "--outputs", "y"]);
+    let missing =
+        place.run(["run", "tiny.tintype", "--component", "prior", "--inputs", "x", "--outputs", "y"]);
     fails(&missing, 3, &["prior"]);
     let unknown = place.run(["run", "tiny.tintype", "--component", "foo", "--inputs", "x", "--outputs", "y"]);
     fails(&unknown, 2, &["foo", "unet"]);

@@ -25,7 +25,9 @@ fn open(precision: Precision) -> (tempfile::TempDir, Arc<Bundle>) {
 fn component_error(bundle: &Arc<Bundle>, kind: bundle::Component, threads: usize) -> f64 {
     let reference = npz(&data(&format!("tiny/reference/{kind}.npz")));
     let mut component = Component::load(bundle, kind, &Threads::new(threads)).unwrap();
-    let named = |(name, array): (&String, &fixture::Array)| NamedTensor::new(name, &array.shape, array.values.clone());
+    let named = |(name, array): (&String, &fixture::Array)| {
+        NamedTensor::new(name, &array.shape, array.values.clone())
+    };
     let inputs: Vec<NamedTensor> = reference.iter().map(named).collect();
     let outputs = component.run(&inputs).unwrap();
     assert!(!outputs.is_empty());

@@ -24,6 +24,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Run one component of a model on given tensors
     Run(RunArgs),
+    /// Say how alike sentences and pictures are
+    Embed(EmbedArgs),
 }
 
 #[derive(Debug, Parser)]
@@ -137,6 +139,21 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Parser)]
+pub struct EmbedArgs {
+    /// The model file
+    pub file: PathBuf,
+    /// A sentence; may be given several times
+    #[arg(long, value_name = "T")]
+    pub text: Vec<String>,
+    /// A picture file; may be given several times
+    #[arg(long, value_name = "F")]
+    pub image: Vec<PathBuf>,
+    /// Print one JSON object on standard output, with the embeddings
     #[arg(long)]
     pub json: bool,
 }

@@ -17,7 +17,9 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     /// No prompt, and nobody to ask for one.
-    #[error("there is no prompt: write it after `generate`, such as `tintype generate \"a glossy strawberry\"`")]
+    #[error(
+        "there is no prompt: write it after `generate`, such as `tintype generate \"a glossy strawberry\"`"
+    )]
     NoPrompt,
     /// The default model is nowhere.
     #[error("there is no model: looked for {}; name one with --model or $TINTYPE_MODEL", .0.join(", "))]
@@ -71,7 +73,9 @@ impl CliError {
             | Self::Pipeline(PipelineError::Request(_) | PipelineError::Schedule(_)) => 2,
             Self::NoModel(_)
             | Self::Model(_)
-            | Self::Engine(EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. })
+            | Self::Engine(
+                EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. },
+            )
             | Self::Pipeline(PipelineError::Scheduler(_) | PipelineError::Engine(_)) => 3,
             Self::Pipeline(_)
             | Self::Engine(_)

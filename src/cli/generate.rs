@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::args::{GenerateArgs, SamplerArg};
+use super::arrays;
 use super::bar::Bar;
 use super::error::CliError;
 use super::memory::{Peaks, Watch};
@@ -102,19 +103,14 @@ fn random_seed() -> u64 {
 fn read_latents(path: &Path) -> Result<Latents, CliError> {
     let wrong = |reason: String| CliError::Tensors { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
-    let array = npyz::NpyFile::new(&bytes[..]).map_err(|e| wrong(format!("not a .npy file: {e}")))?;
-    let &[1, channels, height, width] = array.shape() else {
-        return Err(wrong(format!("shape {:?}, expected [1, channels, height, width]", array.shape())));
+    let (shape, values) = arrays::from_npy(&bytes).map_err(wrong)?;
+    let &[1, channels, height_cells, width_cells] = shape.as_slice() else {
+        return Err(wrong(format!("shape {shape:?}, expected [1, channels, height, width]")));
     };
-    if array.order() != npyz::Order::C {
-        return Err(wrong("it is in Fortran order: save it with numpy.ascontiguousarray".into()));
-    }
-    let values: Vec<f32> = array.into_vec().map_err(|e| wrong(format!("not float32: {e}")))?;
     if values.iter().any(|v| !v.is_finite()) {
         return Err(wrong("it holds a value that is not finite".into()));
     }
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    Latents::new(values, size(channels), size(height), size(width)).map_err(|e| wrong(e.to_string()))
+    Latents::new(values, channels, height_cells, width_cells).map_err(|e| wrong(e.to_string()))
 }
 
 /// `a.png` for one picture, `a-1.png`, `a-2.png`, ... for several.
@@ -135,7 +131,7 @@ fn write(
     bundle: &Bundle,
 ) -> Result<Vec<Written>, CliError> {
     for (image, path) in images.iter().zip(saved) {
-        output::write_atomically(path, &npy(&image.latents))?;
+        output::write_atomically(path, &arrays::to_npy(&image.latents.shape(), image.latents.values()))?;
     }
     let pictures = images.iter().zip(outputs);
     pictures
@@ -144,17 +140,6 @@ fn write(
             Ok(Written { path: path.clone(), seed: image.seed, sha256 })
         })
         .collect()
-}
-
-fn npy(latents: &Latents) -> Vec<u8> {
-    use npyz::WriterBuilder as _;
-    let mut bytes = Vec::new();
-    let shape = latents.shape().map(|n| n as u64);
-    let writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd();
-    let mut writer = writer.expect("memory can be written to");
-    writer.extend(latents.values().iter().copied()).expect("memory can be written to");
-    writer.finish().expect("there are as many values as the shape says");
-    bytes
 }
 
 fn manifest(image: &Image, request: &Request, bundle: &Bundle) -> Manifest {

@@ -19,7 +19,8 @@ pub fn import(args: &ImportArgs) -> Result<(), CliError> {
         WeightsArg::F32 => Precision::F32,
     };
     let bar = Bar::new("weights");
-    let report = import::import(&args.source, &args.output, precision, &mut |done, total| bar.set(done, total))?;
+    let report =
+        import::import(&args.source, &args.output, precision, &mut |done, total| bar.set(done, total))?;
     drop(bar);
     if args.json {
         return print(&serde_json::json!({ "file": args.output, "report": report }).to_string());
@@ -28,7 +29,12 @@ pub fn import(args: &ImportArgs) -> Result<(), CliError> {
         let numbers = part.numbers;
         print(&format!(
             "{:<15} {:>5} operations, {:>11} int8, {:>10} f16, {:>9} f32 numbers, int8 weights off by {:.2}%",
-            part.component, part.operations, numbers.i8, numbers.f16, numbers.f32, 100.0 * part.int8_weight_error,
+            part.component,
+            part.operations,
+            numbers.i8,
+            numbers.f16,
+            numbers.f32,
+            100.0 * part.int8_weight_error,
         ))?;
     }
     print(&format!("{}", args.output.display()))

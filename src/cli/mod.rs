@@ -1,7 +1,9 @@
 //! The command line: flags to requests, results to text or JSON, errors to one line each and an exit code.
 
 mod args;
+mod arrays;
 mod bar;
+mod embed;
 mod error;
 mod generate;
 mod import;
@@ -43,6 +45,7 @@ impl Command {
             Self::Inspect(args) => inspect::inspect(&args),
             Self::Verify(args) => inspect::verify(&args),
             Self::Run(args) => run::run(&args),
+            Self::Embed(args) => embed::embed(&args),
         }
     }
 }

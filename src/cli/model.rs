@@ -34,7 +34,8 @@ fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
 fn places() -> Vec<PathBuf> {
     let program = std::env::current_exe().ok();
     let beside = program.as_deref().and_then(Path::parent);
-    let folders = [Some(PathBuf::from("models")), beside.map(|p| p.join("models")), beside.map(Path::to_owned)];
+    let folders =
+        [Some(PathBuf::from("models")), beside.map(|p| p.join("models")), beside.map(Path::to_owned)];
     let shared = PathBuf::from("/usr/share/tintype/models");
     folders.into_iter().flatten().chain([shared]).map(|folder| folder.join(DEFAULT)).collect()
 }

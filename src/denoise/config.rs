@@ -32,7 +32,9 @@ pub enum ConfigError {
         expected: &'static str,
     },
     /// There is not one trained beta per timestep.
-    #[error("scheduler configuration: `trained_betas` has {got} values, expected {expected}, one per timestep")]
+    #[error(
+        "scheduler configuration: `trained_betas` has {got} values, expected {expected}, one per timestep"
+    )]
     TrainedBetas {
         /// `num_train_timesteps`.
         expected: usize,
@@ -144,9 +146,10 @@ impl SchedulerConfig {
     /// - [`ConfigError::TrainedBetas`] if `trained_betas` is not `num_train_timesteps` long.
     pub fn from_object(object: &Map<String, Value>) -> Result<Self, ConfigError> {
         let keys = Keys(object);
-        let num_train_timesteps = keys.read("num_train_timesteps", 1000, "an integer from 1 to 4096", |v| {
-            usize::try_from(v.as_u64()?).ok().filter(|n| (1..=MAX_TRAIN_TIMESTEPS).contains(n))
-        })?;
+        let num_train_timesteps =
+            keys.read("num_train_timesteps", 1000, "an integer from 1 to 4096", |v| {
+                usize::try_from(v.as_u64()?).ok().filter(|n| (1..=MAX_TRAIN_TIMESTEPS).contains(n))
+            })?;
         Ok(Self {
             num_train_timesteps,
             betas: keys.betas(num_train_timesteps)?,
@@ -183,7 +186,7 @@ impl Keys<'_> {
     }
 
     fn positive(&self, key: &'static str, default: f32) -> Result<f32, ConfigError> {
-        self.read(key, default, "a number above 0", |v| {
+        self.read(key, default, "a finite float32 above 0", |v| {
             Some(v.as_f64()? as f32).filter(|x| *x > 0.0 && x.is_finite())
         })
     }
@@ -213,7 +216,9 @@ impl Keys<'_> {
     fn trained_betas(&self) -> Result<Option<Vec<f32>>, ConfigError> {
         self.read("trained_betas", None, "null or a list of numbers between 0 and 1", |v| match v {
             Value::Null => Some(None),
-            Value::Array(list) => list.iter().map(|b| Some(as_beta(b)? as f32)).collect::<Option<_>>().map(Some),
+            Value::Array(list) => {
+                list.iter().map(|b| Some(as_beta(b)? as f32)).collect::<Option<_>>().map(Some)
+            }
             _ => None,
         })
     }

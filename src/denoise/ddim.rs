@@ -122,13 +122,13 @@ impl Sampler for Ddim {
     fn step(&mut self, index: usize, latents: &mut [f32], model_output: &[f32], noise: &[f32]) {
         assert_eq!(latents.len(), model_output.len(), "latents and model output differ in length");
         let c = self.coefficients(index);
-        let prediction_type = self.prediction_type;
+        let predict = |x, output| c.predict(self.prediction_type, x, output);
         let limit = Limit::new(self.clip, latents.len(), || {
-            latents.iter().zip(model_output).map(|(&x, &output)| c.predict(prediction_type, x, output).0.abs())
+            latents.iter().zip(model_output).map(|(&x, &output)| predict(x, output).0.abs())
         });
         for (x, &output) in latents.iter_mut().zip(model_output) {
-            let (mut original, mut predicted_noise) = c.predict(prediction_type, *x, output);
-            original = limit.apply(original);
+            let (original, mut predicted_noise) = predict(*x, output);
+            let original = limit.apply(original);
             if self.options.use_clipped_model_output {
                 predicted_noise = c.noise_given(original, *x);
             }

@@ -67,3 +67,50 @@ pub(crate) fn sin_cos(x: f64) -> (f64, f64) {
         _ => (-cos, sin),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f64::consts::TAU;
+
+    /// The stated error, and room for the platform's own.
+    const TOLERANCE: f64 = 1.0 / (1u64 << 49) as f64;
+
+    fn assert_close(got: f64, want: f64, x: f64, what: &str) {
+        assert!((got - want).abs() <= TOLERANCE * want.abs(), "{what}({x:e}) is {got:e}, expected {want:e}");
+    }
+
+    /// The uniforms that the noise generator asks about: both ends, and a walk over all magnitudes.
+    fn uniforms() -> impl Iterator<Item = f64> {
+        let ends = (0..2000).map(|i| f64::from(i) / f64::from(1 << 24));
+        let magnitudes =
+            (0..53).flat_map(|e| (1..200).map(move |m| f64::from(m) / 200.0 / (1u64 << e) as f64));
+        ends.chain(magnitudes).chain([1.0 - f64::EPSILON / 2.0, 0.5, 0.25, 0.75])
+    }
+
+    #[test]
+    fn logarithm_is_that_of_the_platform() {
+        for u in uniforms() {
+            assert_close(ln(1.0 - u), (1.0 - u).ln(), 1.0 - u, "ln");
+            if u > 0.0 {
+                assert_close(ln(u), u.ln(), u, "ln");
+            }
+        }
+        assert_eq!(ln(1.0), 0.0);
+    }
+
+    #[test]
+    fn sine_and_cosine_are_those_of_the_platform() {
+        for u in uniforms() {
+            for angle in [TAU * u, f64::from((TAU * u) as f32), f64::from(TAU as f32 * (1.0 - u) as f32)] {
+                let (sin, cos) = sin_cos(angle);
+                // Next to a zero that f64 cannot express, only the absolute error is small.
+                if sin.abs() > 1e-9 && cos.abs() > 1e-9 {
+                    assert_close(sin, angle.sin(), angle, "sin");
+                    assert_close(cos, angle.cos(), angle, "cos");
+                }
+            }
+        }
+        assert_eq!(sin_cos(0.0), (0.0, 1.0));
+    }
+}

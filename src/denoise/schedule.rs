@@ -118,15 +118,14 @@ impl Schedule {
         }
     }
 
-    fn leading(&self, n: usize) -> Result<Timesteps, ScheduleError> {
+    fn leading(&self, num_inference_steps: usize) -> Result<Timesteps, ScheduleError> {
         let train = self.alphas_cumprod.len();
-        let (stride, offset) = (train / n, self.steps_offset);
-        let (first, last) = ((n - 1) * stride + offset as usize, train - 1);
-        if first > last {
-            let (num_inference_steps, steps_offset) = (n, offset);
-            return Err(ScheduleError::OffsetTooLarge { num_inference_steps, steps_offset, got: first, last });
+        let (stride, steps_offset) = (train / num_inference_steps, self.steps_offset);
+        let (got, last) = ((num_inference_steps - 1) * stride + steps_offset as usize, train - 1);
+        if got > last {
+            return Err(ScheduleError::OffsetTooLarge { num_inference_steps, steps_offset, got, last });
         }
-        Ok((0..n).rev().map(|i| (i * stride) as u32 + offset).collect())
+        Ok((0..num_inference_steps).rev().map(|i| (i * stride) as u32 + steps_offset).collect())
     }
 }
 

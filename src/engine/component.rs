@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tract_core::prelude::*;
 
+use super::EngineError;
 use super::graph::{Graph, Input};
 use super::plan::{PlanError, plan};
 use super::threads::Threads;
 use super::weights::Weights;
-use super::EngineError;
 use crate::bundle::{self, Bundle};
 
 /// A tensor with the name that the source graph gives it: f32, row-major.
@@ -45,7 +45,11 @@ impl Component {
     /// # Errors
     /// - [`EngineError::NoComponent`] if the model has none of this kind.
     /// - [`EngineError::Graph`] if its graph cannot be read.
-    pub fn load(bundle: &Arc<Bundle>, kind: bundle::Component, threads: &Threads) -> Result<Self, EngineError> {
+    pub fn load(
+        bundle: &Arc<Bundle>,
+        kind: bundle::Component,
+        threads: &Threads,
+    ) -> Result<Self, EngineError> {
         let entry = bundle.component(kind).ok_or(EngineError::NoComponent { component: kind })?;
         let graph = serde_json::from_slice(bundle.graph(entry))
             .map_err(|source| EngineError::Graph { component: kind, source })?;
@@ -65,7 +69,8 @@ impl Component {
     /// - [`EngineError::Node`]: a node that does not fit its weights or inputs.
     /// - [`EngineError::Run`]: tract's own.
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
-        let inputs = self.graph.inputs.iter().map(|input| self.bind(input, inputs)).collect::<Result<Vec<_>, _>>()?;
+        let inputs =
+            self.graph.inputs.iter().map(|input| self.bind(input, inputs)).collect::<Result<Vec<_>, _>>()?;
         let plan = self.plan(inputs.iter().map(|tensor| tensor.shape().to_vec()).collect())?;
         let inputs = inputs.into_iter().map(IntoTValue::into_tvalue).collect();
         let failed = |source| EngineError::Run { component: self.kind, source };
@@ -85,7 +90,11 @@ impl Component {
     /// # Errors
     /// - As [`Component::run`].
     /// - [`EngineError::MissingOutput`] if the graph has no output `name`.
-    pub fn run_for(&mut self, name: &'static str, inputs: &[NamedTensor]) -> Result<NamedTensor, EngineError> {
+    pub fn run_for(
+        &mut self,
+        name: &'static str,
+        inputs: &[NamedTensor],
+    ) -> Result<NamedTensor, EngineError> {
         let mut outputs = self.run(inputs)?.into_iter();
         let missing = EngineError::MissingOutput { component: self.kind, name };
         outputs.find(|output| output.name == name).ok_or(missing)
@@ -100,7 +109,8 @@ impl Component {
             expected: described(input),
             got: tensor.shape.clone(),
         })?;
-        Tensor::from_shape(shape, &tensor.values).map_err(|source| EngineError::Run { component: self.kind, source })
+        Tensor::from_shape(shape, &tensor.values)
+            .map_err(|source| EngineError::Run { component: self.kind, source })
     }
 
     fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Arc<TypedRunnableModel>, EngineError> {

@@ -34,7 +34,9 @@ pub enum EngineError {
         component: bundle::Component,
     },
     /// The component's graph section is not a graph.
-    #[error("the graph of {component} cannot be read: the model file was made by another version, import it again")]
+    #[error(
+        "the graph of {component} cannot be read: the model file was made by another version, import it again"
+    )]
     Graph {
         /// The component.
         component: bundle::Component,

@@ -48,7 +48,8 @@ pub fn plan(
         outlets.push(wired.map_err(|error| refuse(error.root_cause().to_string()))?[0]);
     }
     let last = |name: &String| PlanError::Node { node: name.clone(), reason: "it shows no value".into() };
-    let shown = graph.outputs.iter().map(|o| outlets.get(o.value as usize).copied().ok_or_else(|| last(&o.name)));
+    let shown =
+        graph.outputs.iter().map(|o| outlets.get(o.value as usize).copied().ok_or_else(|| last(&o.name)));
     let shown = shown.collect::<Result<Vec<_>, _>>()?;
     model.select_output_outlets(&shown).map_err(PlanError::Tract)?;
     let options = RunOptions { executor: Some(threads.executor()), ..RunOptions::default() };

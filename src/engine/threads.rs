@@ -10,7 +10,11 @@ pub struct Threads(Executor);
 impl Threads {
     /// A pool of `count` threads, or none for 1.
     pub fn new(count: usize) -> Self {
-        Self(if count > 1 { Executor::multithread_with_name(count, "tintype") } else { Executor::SingleThread })
+        Self(if count > 1 {
+            Executor::multithread_with_name(count, "tintype")
+        } else {
+            Executor::SingleThread
+        })
     }
 
     /// Those of the run in hand.
@@ -41,7 +45,9 @@ impl Threads {
     ) {
         match &self.0 {
             Executor::MultiThread(pool) if values.len() > len => {
-                pool.install(|| values.par_chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)));
+                pool.install(|| {
+                    values.par_chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk));
+                });
             }
             _ => values.chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)),
         }

@@ -126,7 +126,9 @@ impl Folder {
             _ => (16, 24),
         };
         let channels = match (component, input) {
-            (Component::Unet, "class_labels") => self.number(component, "projection_class_embeddings_input_dim"),
+            (Component::Unet, "class_labels") => {
+                self.number(component, "projection_class_embeddings_input_dim")
+            }
             (Component::Unet, "encoder_hidden_states") => self.number(component, "cross_attention_dim"),
             (Component::VaeDecoder, _) => self.number(component, "latent_channels"),
             (Component::VaeEncoder | Component::Unet, _) => self.number(component, "in_channels"),
@@ -191,6 +193,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
-    let failed = |error: serde_json::Error| ImportError::Config { path: path.to_owned(), reason: error.to_string() };
+    let failed =
+        |error: serde_json::Error| ImportError::Config { path: path.to_owned(), reason: error.to_string() };
     serde_json::from_slice(&read(path)?).map_err(failed)
 }

@@ -16,8 +16,8 @@ mod quantise;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{
-    self, Blob, BundleError, BundleWriter, Component, ComponentEntry, Dtype, FileEntry, Header, Layout, Scales,
-    TensorEntry, Values, WriteError, pack_o8k4, pack_o8k4_scales,
+    self, Blob, BundleError, BundleWriter, Component, ComponentEntry, Dtype, FileEntry, Header, Layout,
+    Scales, TensorEntry, Values, WriteError, pack_o8k4, pack_o8k4_scales,
 };
 use crate::engine::onnx::{self, Constant, Imported, OnnxError};
 use folder::Folder;
@@ -121,7 +121,8 @@ pub fn import(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report, ImportError> {
     let folder = Folder::open(source)?;
-    let parts = folder.components().iter().map(|&c| part(&folder, c, precision)).collect::<Result<Vec<_>, _>>()?;
+    let parts =
+        folder.components().iter().map(|&c| part(&folder, c, precision)).collect::<Result<Vec<_>, _>>()?;
     let mut reports = parts.iter().map(Part::report).collect::<Vec<_>>();
     let header = header(&folder, &parts)?;
     let mut writer = BundleWriter::create(target, header)?;
@@ -152,7 +153,8 @@ fn part(folder: &Folder, component: Component, precision: Precision) -> Result<P
         .map_err(|source| ImportError::Graph { component, source })?;
     let graph = serde_json::to_vec(&imported.graph).expect("a graph has string keys and finite numbers");
     let roles = Role::of_weights(&imported.graph);
-    let stored = imported.weights.iter().map(|(name, w)| precision.stored(name, &w.shape(), roles[name])).collect();
+    let stored =
+        imported.weights.iter().map(|(name, w)| precision.stored(name, &w.shape(), roles[name])).collect();
     Ok(Part { component, imported, graph, stored })
 }
 
@@ -221,8 +223,15 @@ impl Part {
             .map(|((name, constant), stored)| {
                 let scales = (stored.dtype == Dtype::I8).then_some(Scales::Channel);
                 let component = self.component;
-                TensorEntry::new(component, name.clone(), stored.dtype, &constant.shape(), stored.layout, scales)
-                    .map_err(|source| ImportError::Tensor { component, source })
+                TensorEntry::new(
+                    component,
+                    name.clone(),
+                    stored.dtype,
+                    &constant.shape(),
+                    stored.layout,
+                    scales,
+                )
+                .map_err(|source| ImportError::Tensor { component, source })
             })
             .collect()
     }

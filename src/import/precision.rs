@@ -42,8 +42,19 @@ pub struct Stored {
 
 /// Modules, by the names that diffusers and transformers give them, whose weights stay f16 in an int8 model.
 const SENSITIVE: &[&str] = &[
-    "conv_in", "conv_out", "conv_shortcut", "proj_in", "proj_out", "time_embedding", "class_embedding",
-    "add_embedding", "quant_conv", "post_quant_conv", "patch_embedding", "text_projection", "visual_projection",
+    "conv_in",
+    "conv_out",
+    "conv_shortcut",
+    "proj_in",
+    "proj_out",
+    "time_embedding",
+    "class_embedding",
+    "add_embedding",
+    "quant_conv",
+    "post_quant_conv",
+    "patch_embedding",
+    "text_projection",
+    "visual_projection",
 ];
 
 impl Role {

@@ -127,7 +127,10 @@ mod tests {
         for x in arguments() {
             let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(sigmoid(x)) - exact).abs() <= 3e-7, "sigmoid({x})");
-            assert!((f64::from(silu(x)) - f64::from(x) * exact).abs() <= 3e-7 * (1.0 + f64::from(x.abs())), "silu({x})");
+            assert!(
+                (f64::from(silu(x)) - f64::from(x) * exact).abs() <= 3e-7 * (1.0 + f64::from(x.abs())),
+                "silu({x})"
+            );
         }
         assert_eq!([silu(-1e30), silu(1e30)], [0.0, 1e30]);
     }
@@ -154,7 +157,11 @@ mod tests {
     fn erf_and_gelu_are_within_their_bounds() {
         for x in arguments() {
             let exact = exact_erf(f64::from(x));
-            assert!((f64::from(erf(x)) - exact).abs() <= 5e-7, "erf({x}) is off by {:e}", f64::from(erf(x)) - exact);
+            assert!(
+                (f64::from(erf(x)) - exact).abs() <= 5e-7,
+                "erf({x}) is off by {:e}",
+                f64::from(erf(x)) - exact
+            );
             let exact = 0.5 * f64::from(x) * (1.0 + exact_erf(f64::from(x) / 2f64.sqrt()));
             assert!((f64::from(gelu(x)) - exact).abs() <= 5e-7 * (1.0 + f64::from(x.abs())), "gelu({x})");
         }

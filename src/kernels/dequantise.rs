@@ -6,8 +6,8 @@
 
 use half::f16;
 
-use super::tile::LANES;
 use super::Level;
+use super::tile::LANES;
 
 /// Output channels in a stored block.
 pub const BLOCK: usize = 8;
@@ -48,12 +48,7 @@ pub fn int8(
     }
 }
 
-fn int8_group(
-    group: &[i8; BLOCK * GROUP],
-    scale: &[f32; BLOCK],
-    lane: usize,
-    rows: &mut [[f32; LANES]],
-) {
+fn int8_group(group: &[i8; BLOCK * GROUP], scale: &[f32; BLOCK], lane: usize, rows: &mut [[f32; LANES]]) {
     for (k, row) in rows.iter_mut().enumerate() {
         for o in 0..BLOCK {
             row[lane + o] = f32::from(group[o * GROUP + k]) * scale[o];
@@ -99,7 +94,8 @@ mod tests {
 
     /// A block of `groups` groups whose values tell their place: output `o`, input `k` holds `9 o + k` or so.
     fn block(groups: usize) -> Vec<[i8; BLOCK * GROUP]> {
-        let value = |g: usize, at: usize| (((at / GROUP) * 31 + (g * GROUP + at % GROUP) * 7) % 255) as u8 as i8;
+        let value =
+            |g: usize, at: usize| (((at / GROUP) * 31 + (g * GROUP + at % GROUP) * 7) % 255) as u8 as i8;
         (0..groups).map(|g| std::array::from_fn(|at| value(g, at))).collect()
     }
 
@@ -113,14 +109,20 @@ mod tests {
         let scales: Vec<[f32; BLOCK]> =
             (0..3).map(|r| std::array::from_fn(|o| 0.5 + o as f32 + 10.0 * r as f32)).collect();
         for level in levels() {
-            for (lane, first, len, run) in [(0, 0, 80, 32), (8, 4, 7, 32), (0, 28, 9, 32), (8, 0, 3, usize::MAX)] {
+            for (lane, first, len, run) in
+                [(0, 0, 80, 32), (8, 4, 7, 32), (0, 28, 9, 32), (8, 0, 3, usize::MAX)]
+            {
                 let mut panel = vec![[f32::NAN; LANES]; len];
                 int8(level, &groups, Scales { values: &scales, run }, first, lane, &mut panel);
                 for (k, row) in panel.iter().enumerate() {
                     let input = first + k;
                     for o in 0..BLOCK {
                         let value = f32::from(groups[input / GROUP][o * GROUP + input % GROUP]);
-                        assert_eq!(row[lane + o], value * scales[input / run][o], "{level:?} input {input} output {o}");
+                        assert_eq!(
+                            row[lane + o],
+                            value * scales[input / run][o],
+                            "{level:?} input {input} output {o}"
+                        );
                     }
                     let other = if lane == 0 { &row[8..] } else { &row[..8] };
                     assert!(other.iter().all(|x| x.is_nan()), "the other half was touched");
@@ -140,7 +142,10 @@ mod tests {
             assert_eq!(a, b);
             for (k, row) in a.iter().enumerate() {
                 let input = first + k;
-                assert_eq!(row[8..], std::array::from_fn::<f32, 8, _>(|o| real[input / 4][o * 4 + input % 4]));
+                assert_eq!(
+                    row[8..],
+                    std::array::from_fn::<f32, 8, _>(|o| real[input / 4][o * 4 + input % 4])
+                );
             }
         }
     }

@@ -1,9 +1,13 @@
 //! What to do in which order: each pipeline loads a stage, runs it and lets go of it before the next.
 
+mod embed;
 mod progress;
 mod request;
 mod text_to_image;
 
+use std::path::PathBuf;
+
+use crate::clip::ImageError;
 use crate::denoise::config::ConfigError;
 use crate::denoise::ddim::DdimError;
 use crate::engine::EngineError;
@@ -11,6 +15,7 @@ use crate::tensor::ShapeError;
 use crate::text::encoder::EncodeError;
 use crate::vae::DecodeError;
 
+pub use embed::{Embedded, embed};
 pub use progress::Progress;
 pub use request::{Request, RequestError, Sampler, Size};
 pub use text_to_image::{Image, Seconds, TextToImage};
@@ -30,6 +35,22 @@ pub enum PipelineError {
     /// The prompt cannot be encoded.
     #[error("cannot encode the prompt")]
     Encode(#[from] EncodeError),
+    /// A picture cannot be embedded.
+    #[error("{}", path.display())]
+    Image {
+        /// The picture's file.
+        path: PathBuf,
+        /// Why.
+        source: ImageError,
+    },
+    /// A picture's file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A network cannot be run.
     #[error(transparent)]
     Engine(#[from] EngineError),

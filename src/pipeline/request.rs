@@ -64,7 +64,9 @@ pub struct Request {
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// A side that the model cannot draw.
-    #[error("{side} {got} px is not possible with this model: take a multiple of {grid} from {grid} to {SIDE_MAX_PX}, such as {nearest}")]
+    #[error(
+        "{side} {got} px is not possible with this model: take a multiple of {grid} from {grid} to {SIDE_MAX_PX}, such as {nearest}"
+    )]
     Side {
         /// `width` or `height`.
         side: &'static str,
@@ -134,7 +136,8 @@ impl Request {
         let grid = grid_px(bundle);
         for (side, got) in [("width", self.size.width_px), ("height", self.size.height_px)] {
             if got == 0 || got > SIDE_MAX_PX || !got.is_multiple_of(grid) {
-                let nearest = (got.saturating_add(grid / 2) / grid * grid).clamp(grid, SIDE_MAX_PX / grid * grid);
+                let nearest =
+                    (got.saturating_add(grid / 2) / grid * grid).clamp(grid, SIDE_MAX_PX / grid * grid);
                 return Err(RequestError::Side { side, grid, nearest, got });
             }
         }

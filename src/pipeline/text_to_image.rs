@@ -71,7 +71,11 @@ impl TextToImage {
     ///
     /// # Errors
     /// [`PipelineError`]; no picture is made then.
-    pub fn run(&mut self, request: &Request, progress: &mut dyn Progress) -> Result<Vec<Image>, PipelineError> {
+    pub fn run(
+        &mut self,
+        request: &Request,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Image>, PipelineError> {
         request.check(&self.bundle)?;
         let config = SchedulerConfig::from_json(self.bundle.pipeline().scheduler.to_string().as_bytes())?;
         sampler(request, &config)?;
@@ -113,7 +117,8 @@ impl TextToImage {
             let mut sampler = sampler(request, config)?;
             let steps = sampler.timesteps().len();
             let mut generator = TorchGenerator::new(seed);
-            let mut latents = initial_latents(request, &self.bundle, &mut generator, sampler.init_noise_sigma())?;
+            let mut latents =
+                initial_latents(request, &self.bundle, &mut generator, sampler.init_noise_sigma())?;
             let mut tell = |done| progress.step(at * steps + done, request.count * steps);
             timed(&mut self.seconds.denoise, || {
                 run(&mut unet, &mut *sampler, condition, &mut latents, &mut generator, &mut tell)

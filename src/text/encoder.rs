@@ -70,12 +70,29 @@ impl TextEncoder {
     /// - [`EncodeError::Tokenizer`]: the prompt cannot be split into tokens.
     /// - [`EncodeError::Engine`], [`EncodeError::Output`]: the network fails.
     pub fn encode(&mut self, prompt: &Prompt) -> Result<Encoded, EncodeError> {
+        let (states, dropped) = self.run(prompt, "last_hidden_state")?;
+        let &[_, tokens, width] = states.shape.as_slice() else {
+            return Err(EncodeError::Output(ShapeError::new("text embedding", &states.shape, 0)));
+        };
+        Ok(Encoded { embedding: TextEmbedding::new(states.values, tokens, width)?, dropped })
+    }
+
+    /// The embedding of a whole sentence, in the space that it shares with pictures; of any length.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode`]; [`EngineError::MissingOutput`] if the encoder has no projection.
+    pub fn embed(&mut self, prompt: &Prompt) -> Result<Vec<f32>, EncodeError> {
+        Ok(self.run(prompt, "text_embeds")?.0.values)
+    }
+
+    fn run(
+        &mut self,
+        prompt: &Prompt,
+        output: &'static str,
+    ) -> Result<(NamedTensor, Option<String>), EncodeError> {
         let tokens = self.tokenizer.encode(prompt)?;
         let ids = tokens.ids.iter().map(|&id| id as f32).collect();
         let input = NamedTensor::new("input_ids", &[1, tokens.ids.len()], ids);
-        let states = self.component.run_for("last_hidden_state", &[input])?;
-        let width = states.shape.last().copied().unwrap_or(0);
-        let embedding = TextEmbedding::new(states.values, tokens.ids.len(), width)?;
-        Ok(Encoded { embedding, dropped: tokens.dropped })
+        Ok((self.component.run_for(output, &[input])?, tokens.dropped))
     }
 }

@@ -3,8 +3,8 @@
 //! A [`Prompt`] is text whose length was checked at the door, before anything works on it; the
 //! [`Tokenizer`](tokenizer::Tokenizer) turns it into exactly as many ids as the text encoder reads.
 
-mod special_tokens;
 pub mod encoder;
+mod special_tokens;
 pub mod tokenizer;
 mod vocabulary;
 

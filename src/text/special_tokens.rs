@@ -78,21 +78,23 @@ impl SpecialTokens {
         let mut added = Vec::new();
         for (id, flags) in file.added_tokens_decoder.into_iter().flatten() {
             let token = flags.into_token();
-            if id_of(&token.content, vocab)? != id {
+            if id_of(&token, vocab)? != id {
                 return Err(TokenizerError::AddedTokenId { token: token.content, id });
             }
-            add(&mut added, token);
+            added.push(token);
         }
-        let mut named = |spelling: Option<Spelling>, default: &str| {
-            let token = spelling.unwrap_or_else(|| Spelling::Content(default.to_owned())).into_named_token();
-            add(&mut added, token.clone());
-            id_of(&token.content, vocab).map(|id| (id, token.content))
-        };
-        let (bos, _) = named(file.bos_token, BEGIN)?;
-        let (eos, _) = named(file.eos_token, END)?;
-        let (_, unk) = named(file.unk_token, END)?;
-        let (pad, _) = named(file.pad_token, END)?;
-        Ok(Self { bos, eos, pad, unk, added })
+        let bos = into_named_token(file.bos_token, BEGIN);
+        let [eos, unk, pad] =
+            [file.eos_token, file.unk_token, file.pad_token].map(|t| into_named_token(t, END));
+        let ids = (id_of(&bos, vocab)?, id_of(&eos, vocab)?, id_of(&pad, vocab)?);
+        id_of(&unk, vocab)?;
+        // Of two named tokens with the same content the later one's flags count.
+        for token in [&pad, &unk, &eos, &bos] {
+            if added.iter().all(|other| other.content != token.content) {
+                added.push(token.clone());
+            }
+        }
+        Ok(Self { bos: ids.0, eos: ids.1, pad: ids.2, unk: unk.content, added })
     }
 }
 
@@ -109,19 +111,6 @@ impl SpecialTokensFile {
     }
 }
 
-impl Spelling {
-    /// A named token is special, whatever its flags say; one without flags is looked for as it is spelled.
-    fn into_named_token(self) -> AddedToken {
-        match self {
-            Self::Content(content) => AddedToken::from(content, true),
-            Self::Flags(flags) => {
-                let normalized = flags.normalized.unwrap_or(false);
-                flags.into_token().normalized(normalized).special(true)
-            }
-        }
-    }
-}
-
 impl Flags {
     fn into_token(self) -> AddedToken {
         AddedToken::from(self.content, self.special)
@@ -132,13 +121,19 @@ impl Flags {
     }
 }
 
-/// Adds a token, unless one of the same content came first.
-fn add(added: &mut Vec<AddedToken>, token: AddedToken) {
-    if added.iter().all(|other| other.content != token.content) {
-        added.push(token);
+/// A named token is special, whatever its flags say; one without flags is looked for as it is spelled.
+fn into_named_token(spelling: Option<Spelling>, default: &str) -> AddedToken {
+    match spelling {
+        None => AddedToken::from(default, true),
+        Some(Spelling::Content(content)) => AddedToken::from(content, true),
+        Some(Spelling::Flags(flags)) => {
+            let normalized = flags.normalized.unwrap_or(false);
+            flags.into_token().normalized(normalized).special(true)
+        }
     }
 }
 
-fn id_of(token: &str, vocab: &Vocab) -> Result<u32, TokenizerError> {
-    vocab.get(token).copied().ok_or_else(|| TokenizerError::MissingSpecial { token: token.to_owned() })
+fn id_of(token: &AddedToken, vocab: &Vocab) -> Result<u32, TokenizerError> {
+    let id = vocab.get(&token.content).copied();
+    id.ok_or_else(|| TokenizerError::MissingSpecial { token: token.content.clone() })
 }

@@ -198,13 +198,14 @@ impl Tokenizer {
     }
 }
 
-/// The text from byte `start`, which may lie inside a character whose bytes are tokens of their own.
+/// The text from byte `start`, or from the character that it lies in: the bytes of one character may be several tokens.
 fn rest(text: &str, start: usize) -> String {
     text[text.floor_char_boundary(start)..].trim().to_owned()
 }
 
 fn normalizer() -> Result<Normalizers, TokenizerError> {
-    let white_space = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(TokenizerError::Library)?;
+    let white_space =
+        Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(TokenizerError::Library)?;
     Ok(Normalizers::new(vec![NFC.into(), white_space.into(), Lowercase.into()]))
 }
 

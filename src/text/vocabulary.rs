@@ -32,7 +32,8 @@ fn check_ids(vocab: &Vocab) -> Result<(), TokenizerError> {
 }
 
 fn check_bytes(vocab: &Vocab) -> Result<(), TokenizerError> {
-    let tokens = ByteLevel::alphabet().into_iter().flat_map(|byte| [byte.to_string(), format!("{byte}{END_OF_WORD}")]);
+    let tokens =
+        ByteLevel::alphabet().into_iter().flat_map(|byte| [byte.to_string(), format!("{byte}{END_OF_WORD}")]);
     match tokens.into_iter().find(|token| !vocab.contains_key(token)) {
         Some(token) => Err(TokenizerError::MissingByte { token }),
         None => Ok(()),

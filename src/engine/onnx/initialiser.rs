@@ -114,8 +114,11 @@ impl Initialiser {
 
 fn checked_shape(name: &str, dims: &[i64]) -> Result<Vec<usize>, OnnxError> {
     let wrong = || OnnxError::Shape { name: name.to_owned(), shape: dims.to_vec() };
-    let shape: Vec<usize> =
-        dims.iter().map(|&d| usize::try_from(d).ok().filter(|&d| d > 0)).collect::<Option<_>>().ok_or_else(wrong)?;
+    let shape: Vec<usize> = dims
+        .iter()
+        .map(|&d| usize::try_from(d).ok().filter(|&d| d > 0))
+        .collect::<Option<_>>()
+        .ok_or_else(wrong)?;
     let volume = shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d));
     volume.filter(|&v| v <= isize::MAX as usize).ok_or_else(wrong)?;
     Ok(shape)
@@ -138,7 +141,9 @@ fn external(
     };
     let number = |key| match entry(key) {
         None => Ok(None),
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_| refuse(format!("{key} `{text}` is no number"))),
+        Some(text) => {
+            text.parse::<u64>().map(Some).map_err(|_| refuse(format!("{key} `{text}` is no number")))
+        }
     };
     let offset = number("offset")?.unwrap_or(0);
     if number("length")?.is_some_and(|length| length != len_bytes as u64) {

@@ -55,7 +55,9 @@ pub enum OnnxError {
         name: String,
     },
     /// A weight that is neither f32 nor f16.
-    #[error("weight `{name}` has ONNX element type {got}; float32 (1) and float16 (10) are supported: export it in one of them")]
+    #[error(
+        "weight `{name}` has ONNX element type {got}; float32 (1) and float16 (10) are supported: export it in one of them"
+    )]
     ElementType {
         /// The initialiser.
         name: String,

@@ -84,11 +84,12 @@ impl Source {
 /// Moves the large floating-point initialisers out of the graph and declares inputs in their place.
 fn take_weights(graph: &mut pb::GraphProto, home: &Path) -> Result<Initialisers, OnnxError> {
     let mut taken = Initialisers::default();
-    let (large, small): (Vec<_>, Vec<_>) = std::mem::take(&mut graph.initializer).into_iter().partition(|t| {
-        let float = t.data_type == DataType::Float as i32 || t.data_type == DataType::Float16 as i32;
-        let len = t.dims.iter().try_fold(1i64, |n, &d| n.checked_mul(d));
-        float && len.is_none_or(|len| len >= WEIGHT_LEN as i64)
-    });
+    let (large, small): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut graph.initializer).into_iter().partition(|t| {
+            let float = t.data_type == DataType::Float as i32 || t.data_type == DataType::Float16 as i32;
+            let len = t.dims.iter().try_fold(1i64, |n, &d| n.checked_mul(d));
+            float && len.is_none_or(|len| len >= WEIGHT_LEN as i64)
+        });
     graph.initializer = small;
     for mut tensor in large {
         taken.take(&mut tensor, home)?;
@@ -105,10 +106,8 @@ fn declaration(tensor: &pb::TensorProto) -> ValueInfoProto {
         .iter()
         .map(|&d| Dimension { denotation: String::new(), value: Some(Value::DimValue(d)) })
         .collect();
-    let tensor_type = pb::type_proto::Tensor {
-        elem_type: tensor.data_type,
-        shape: Some(pb::TensorShapeProto { dim }),
-    };
+    let tensor_type =
+        pb::type_proto::Tensor { elem_type: tensor.data_type, shape: Some(pb::TensorShapeProto { dim }) };
     ValueInfoProto {
         name: tensor.name.clone(),
         r#type: Some(pb::TypeProto {
@@ -124,13 +123,15 @@ fn free_inputs(
     initialisers: &Initialisers,
     size: &dyn Fn(&str, usize) -> usize,
 ) -> Result<Vec<SourceInput>, OnnxError> {
-    let constant = |name: &str| {
-        initialisers.get(name).is_some() || graph.initializer.iter().any(|t| t.name == name)
-    };
+    let constant =
+        |name: &str| initialisers.get(name).is_some() || graph.initializer.iter().any(|t| t.name == name);
     graph.input.iter().filter(|input| !constant(&input.name)).map(|input| source_input(input, size)).collect()
 }
 
-fn source_input(input: &ValueInfoProto, size: &dyn Fn(&str, usize) -> usize) -> Result<SourceInput, OnnxError> {
+fn source_input(
+    input: &ValueInfoProto,
+    size: &dyn Fn(&str, usize) -> usize,
+) -> Result<SourceInput, OnnxError> {
     use pb::tensor_shape_proto::dimension::Value;
     let untyped = || OnnxError::Input { name: input.name.clone() };
     let value = input.r#type.as_ref().and_then(|t| t.value.as_ref()).ok_or_else(untyped)?;
@@ -148,7 +149,8 @@ fn source_input(input: &ValueInfoProto, size: &dyn Fn(&str, usize) -> usize) -> 
             _ => None,
         })
         .collect();
-    let shape = declared.iter().enumerate().map(|(at, d)| d.unwrap_or_else(|| size(&input.name, at))).collect();
+    let shape =
+        declared.iter().enumerate().map(|(at, d)| d.unwrap_or_else(|| size(&input.name, at))).collect();
     Ok(SourceInput { name: input.name.clone(), dtype, declared, shape })
 }
 
@@ -170,9 +172,11 @@ fn analyse(
     let mut facts = HashMap::new();
     for (name, outlet) in parsed.outlets_by_name {
         let fact = model.outlet_fact(outlet)?;
-        let Some(shape) = fact.shape.concretize().and_then(|dims| {
-            dims.iter().map(|d| d.to_usize().ok()).collect::<Option<Vec<usize>>>()
-        }) else {
+        let Some(shape) = fact
+            .shape
+            .concretize()
+            .and_then(|dims| dims.iter().map(|d| d.to_usize().ok()).collect::<Option<Vec<usize>>>())
+        else {
             continue;
         };
         facts.insert(name, Fact { shape, content: fact.value.concretize() });

@@ -131,9 +131,8 @@ impl Attention {
         for (group, lines) in out.chunks_mut(ROWS * channels).enumerate() {
             let first = first + group * ROWS;
             let count = lines.len() / channels;
-            let rows = std::array::from_fn(|r| {
-                &queries[(first + r.min(count - 1)) * channels + at..][..head.width]
-            });
+            let rows =
+                std::array::from_fn(|r| &queries[(first + r.min(count - 1)) * channels + at..][..head.width]);
             self.queries(head, first, &rows, &mut scores);
             let weights = std::array::from_fn(|r| &scores[r][..head.count]);
             for (block, panel) in head.values.chunks_exact(head.count).enumerate() {

@@ -75,8 +75,7 @@ impl Operation for GroupNorm {
         for (picture, out) in inputs[0].chunks_exact(len).zip(output.chunks_exact_mut(len)) {
             let sums = self.sums(picture, threads);
             let pixels = len / channels;
-            let (scale, shift) =
-                norm::group_affine(&sums, pixels, self.groups, self.epsilon, weight, bias);
+            let (scale, shift) = norm::group_affine(&sums, pixels, self.groups, self.epsilon, weight, bias);
             let chunk_len = CHUNK_PIXELS * channels;
             threads.for_each_chunk(out, chunk_len, |at, out| {
                 norm::apply_affine(&picture[at * chunk_len..][..out.len()], &scale, &shift, self.silu, out);

@@ -54,7 +54,9 @@ pub fn build(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String> {
         Op::LayerNorm { weight, bias, epsilon } => {
             Arc::new(layer_norm::LayerNorm::new(weights, weight, bias, *epsilon)?)
         }
-        Op::Attention { heads, scale, causal } => Arc::new(attention::Attention::new(*heads, *scale, *causal)?),
+        Op::Attention { heads, scale, causal } => {
+            Arc::new(attention::Attention::new(*heads, *scale, *causal)?)
+        }
         Op::Geglu => Arc::new(geglu::Geglu),
         Op::Activation { function } => Arc::new(elementwise::Activation(*function)),
         Op::Add => Arc::new(elementwise::Add),

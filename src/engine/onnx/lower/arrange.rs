@@ -111,7 +111,8 @@ impl Lowering<'_> {
     }
 
     pub(super) fn concat(&mut self, node: &NodeProto) -> Rule {
-        let meanings = (0..node.input.len()).map(|at| self.meaning(node, at)).collect::<Result<Vec<_>, _>>()?;
+        let meanings =
+            (0..node.input.len()).map(|at| self.meaning(node, at)).collect::<Result<Vec<_>, _>>()?;
         match meanings.as_slice() {
             [one] => return Ok(one.clone()),
             [Meaning::Sinusoids(a), Meaning::Sinusoids(b)] => return both_waves(a, b),
@@ -127,7 +128,9 @@ impl Lowering<'_> {
         let mut channels = 0;
         for view in &views {
             let shape = self.shape(view.value);
-            if view.channel_dim(shape) != axis || view.is_channels_last(shape) != views[0].is_channels_last(self.shape(views[0].value)) {
+            if view.channel_dim(shape) != axis
+                || view.is_channels_last(shape) != views[0].is_channels_last(self.shape(views[0].value))
+            {
                 return Err("it joins something other than channels".into());
             }
             channels += shape[shape.len() - 1];

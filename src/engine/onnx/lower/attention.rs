@@ -82,9 +82,11 @@ pub(super) fn masked(scores: Scores, mask: &[f32]) -> Rule {
     let (rows, columns) = (queries[queries.len() - 2], keys[keys.len() - 1]);
     let is_causal = rows == columns
         && mask.len() == rows * columns
-        && mask.iter().enumerate().all(|(at, &m)| {
-            if at % columns <= at / columns { m == 0.0 } else { m <= NEVER }
-        });
+        && mask.iter().enumerate().all(
+            |(at, &m)| {
+                if at % columns <= at / columns { m == 0.0 } else { m <= NEVER }
+            },
+        );
     if !is_causal {
         return Err("its mask is neither empty nor causal".into());
     }

@@ -20,7 +20,9 @@ impl Lowering<'_> {
                 first_rows(table, &rows, &self.output_shape(node)?)
             }
             (Meaning::Live(_), Meaning::Place(ids, rule)) if axis == 0 => self.pick(node, rule, Some(ids)),
-            (Meaning::Live(_), Meaning::Constant(_)) if axis == 1 && self.integers(node, 1) == Some(vec![0]) => {
+            (Meaning::Live(_), Meaning::Constant(_))
+                if axis == 1 && self.integers(node, 1) == Some(vec![0]) =>
+            {
                 self.pick(node, TokenRule::First, None)
             }
             _ => Err("it gathers something other than tokens".into()),

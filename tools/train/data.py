@@ -71,7 +71,12 @@ def render(state: State) -> None:
     modules = state.npm / "node_modules"
     sets = {style: _icon_set(modules, package) for style, package in STYLES.items()}
     splits = _splits(modules, set.intersection(*(set(sets[s]) for s in ("glossy", "flat", "cartoon"))))
-    jobs = [(style, icon, split, sets[style][icon]) for style in STYLES for icon, split in splits.items() if icon in sets[style]]
+    jobs = [
+        (style, icon, split, sets[style][icon])
+        for style in STYLES
+        for icon, split in splits.items()
+        if icon in sets[style]
+    ]
     with Pool(2) as pool:
         rendered = pool.map(_render_one, jobs, chunksize=32)
     temporary = state.icons.with_suffix(".part.npz")
@@ -102,7 +107,10 @@ def load_split(state: State, *splits: str) -> torch.Tensor:
 
 
 def compose(rgba: torch.Tensor, backgrounds: torch.Tensor) -> torch.Tensor:
-    """Put pictures on backgrounds: `rgba` uint8 `[n, 4, h, w]`, `backgrounds` indices `[n]` -> float `[n, 3, h, w]` in [-1, 1]."""
+    """Put pictures on backgrounds.
+
+    `rgba`: uint8 `[n, 4, h, w]`; `backgrounds`: indices `[n]`; result: float `[n, 3, h, w]` in [-1, 1].
+    """
     alpha = rgba[:, 3:].float() / 255
     colour = BACKGROUND_RGB[backgrounds][:, :, None, None]
     return (rgba[:, :3].float() * alpha + colour * (1 - alpha)) / 127.5 - 1
@@ -119,7 +127,8 @@ def _icon_set(modules: Path, package: str) -> dict[str, str]:
 
 
 def _svg(icon: dict, defaults: dict) -> str:
-    left, top, width, height = (icon.get(k, defaults.get(k, d)) for k, d in (("left", 0), ("top", 0), ("width", 16), ("height", 16)))
+    fields = (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+    left, top, width, height = (icon.get(name, defaults.get(name, default)) for name, default in fields)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'

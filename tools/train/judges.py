@@ -53,8 +53,14 @@ class Classifier(nn.Module):
         super().__init__()
         widths = (3, 32, 64, 128, 192)
         blocks = [
-            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.ReLU())
-            for a, b in zip(widths, widths[1:])
+            nn.Sequential(
+                nn.Conv2d(narrow, wide, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.ReLU(),
+                nn.Conv2d(wide, wide, 3, 1, 1),
+                nn.ReLU(),
+            )
+            for narrow, wide in zip(widths, widths[1:])
         ]
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Dropout(0.2))
         flat = widths[-1] * (INPUT_PX // 16) ** 2
@@ -118,7 +124,8 @@ def augment(pictures: torch.Tensor) -> torch.Tensor:
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + (torch.rand(count) - 0.5) * 0.2
     theta[:, :, 2] = (torch.rand(count, 2) - 0.5) * 0.24
-    moved = grid_sample(pictures, affine_grid(theta, list(pictures.shape), False), padding_mode="border", align_corners=False)
+    grid = affine_grid(theta, list(pictures.shape), align_corners=False)
+    moved = grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     blurred = avg_pool2d(moved, 3, 1, 1, count_include_pad=False)
     moved = torch.where(torch.rand(count, 1, 1, 1) < 0.5, blurred, moved)
     contrast = 1 + (torch.rand(count, 1, 1, 1) - 0.5) * 0.2

@@ -11,7 +11,7 @@ import torch
 
 from captions import Caption, caption
 from clip import image_conditions
-from data import BACKGROUND_NAMES, Pictures, compose, load_pictures
+from data import BACKGROUND_NAMES, compose, load_pictures
 from models import make_vae
 from state import State, load_weights
 

@@ -16,7 +16,8 @@ CORES = 2
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, default=Path.home() / ".cache" / "tintype-train", help="where everything is kept")
+    home = Path.home() / ".cache" / "tintype-train"
+    parser.add_argument("--state", type=Path, default=home, help="where everything is kept")
     parser.add_argument("--concepts", type=int, default=204, help="how many concepts of the list (12 is the small run)")
     parser.add_argument("--cores", type=int, default=CORES, help="threads of a stage, or processes of the UNet's")
     parser.add_argument("--init", type=Path, help="start the autoencoder from these weights")

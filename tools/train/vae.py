@@ -62,7 +62,8 @@ def pieces(rgba: torch.Tensor, count: int) -> torch.Tensor:
     pictures = compose(rgba[chosen], torch.randint(len(BACKGROUND_NAMES), (count,)))
     whole = [avg_pool2d(pictures[: count // 2], 2)]
     corners = torch.randint(pictures.shape[-1] - PIECE_PX + 1, (count - count // 2, 2)).tolist()
-    crops = [p[None, :, y : y + PIECE_PX, x : x + PIECE_PX] for p, (y, x) in zip(pictures[count // 2 :], corners, strict=True)]
+    others = zip(pictures[count // 2 :], corners, strict=True)
+    crops = [picture[None, :, y : y + PIECE_PX, x : x + PIECE_PX] for picture, (y, x) in others]
     batch = torch.cat(whole + crops)
     return batch.flip(-1) if torch.rand(()) < 0.5 else batch
 

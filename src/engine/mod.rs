@@ -5,7 +5,7 @@
 //! run (on the board)         bundle -> Graph -> plan for one size -> run, run, run
 //! ```
 //! tract orders the operations, frees each value after its last use and carries the threads. What the
-//! operations do is ours ([`ops`]): they read weights where the file has them, turn a few rows at a time into
+//! operations do is ours (`ops`): they read weights where the file has them, turn a few rows at a time into
 //! `f32` and never make the large intermediate results that a textbook form would.
 //!
 //! This is the only module that names tract.

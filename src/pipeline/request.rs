@@ -54,7 +54,7 @@ pub struct Request {
     pub sampler: Sampler,
     /// The first picture's seed; the others follow it.
     pub seed: u64,
-    /// How many pictures, 1 to [`COUNT_MAX`].
+    /// How many pictures, 1 to `COUNT_MAX`.
     pub count: usize,
     /// Initial noise instead of the seed's, of unit variance.
     pub latents: Option<Latents>,

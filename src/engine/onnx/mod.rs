@@ -8,7 +8,7 @@
 //! Exporters write one operation of a network as five or fifty ONNX nodes, and no two write the same ones.
 //! So nothing is matched as a template. Each ONNX value is given a *meaning*, and each node is a rule that
 //! takes the meanings of its inputs to that of its output: `Sigmoid(x)` means "the sigmoid of x", and `Mul`
-//! of x and "the sigmoid of x" means SiLU. `Transpose` and `Reshape` only turn a [`view::View`]. A node for
+//! of x and "the sigmoid of x" means SiLU. `Transpose` and `Reshape` only turn a `View`. A node for
 //! whose inputs there is no rule is refused by name: a graph is taken over whole or not at all.
 
 mod constant;

@@ -11,16 +11,17 @@ from concepts import Concept
 
 KOREAN_SHARE = 1 / 3
 
-# (weight, form). {a} is the article with its space, {o} the object, {s} the style, {c} the colour.
+# (weight, form). {a} is the object's article with its space, {o} the object, {s} the style, {c} the colour, {b} the
+# colour with its article.
 ENGLISH = [
-    (0.46, "a {s} {o} on a {c} background"),
+    (0.46, "a {s} {o} on {b} background"),
     (0.12, "{o}, {s} style, {c} background"),
     (0.08, "{s} {o}, {c} background"),
     (0.05, "{s} {o} on {c} background"),
-    (0.06, "{a}{o} in {s} style on a {c} background"),
+    (0.06, "{a}{o} in {s} style on {b} background"),
     (0.04, "{o}, {c} background, {s} style"),
-    (0.03, "a picture of a {s} {o} on a {c} background"),
-    (0.03, "{a}{o} on a {c} background"),
+    (0.03, "a picture of a {s} {o} on {b} background"),
+    (0.03, "{a}{o} on {b} background"),
     (0.03, "a {s} {o}"),
     (0.03, "{s} {o}"),
     (0.05, "{o}"),
@@ -90,22 +91,25 @@ def caption(concept: Concept, style: str, background: str, rng: random.Random) -
     else:
         form = _pick_form(ENGLISH, rng)
         noun = _pick_word(concept.en, rng)
+        colour = _pick_word(ENGLISH_COLOURS.get(background, (background,)), rng)
         words = {
             "o": noun,
             "s": style,
-            "c": _pick_word(ENGLISH_COLOURS.get(background, (background,)), rng),
+            "c": colour,
             "a": article(noun, concept.countable),
+            "b": article(colour, True) + colour,
         }
         if not concept.countable:
             form = form.replace("a {s} {o}", "{s} {o}")
     text = form.format(**words)
-    return Caption(text, concept.name, style if "{s}" in form else None, background if "{c}" in form else None)
+    named = style if "{s}" in form else None
+    return Caption(text, concept.name, named, background if "{c}" in form or "{b}" in form else None)
 
 
 def plain_english(concept: Concept, style: str, background: str) -> str:
     """The form a user is most likely to type, with the concept's first noun."""
     lead = "a " if concept.countable else ""
-    return f"{lead}{style} {concept.name} on a {background} background"
+    return f"{lead}{style} {concept.name} on {article(background, True)}{background} background"
 
 
 def plain_korean(concept: Concept, style: str, background: str) -> str:

@@ -1,6 +1,7 @@
 """The contrastive pair: a text encoder and an image encoder that put a caption beside the pictures it is true of.
 
-    batch = 32 concepts x 4 (style, background) pairs, so that every object has its other looks as hard negatives
+    batch = 32 concepts x 2 styles x 2 backgrounds, so that every picture meets another that only its style, and one that
+            only its background, tells from it
     loss  = cross entropy over captions and over pictures; every picture that a caption fits is a right answer
 
 The UNet's stage trains the text encoder further (`losses.py` keeps it in reach, `refit.py` fits its projection again);
@@ -25,7 +26,7 @@ LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 40
 WEIGHT_DECAY = 0.05
 CONCEPTS_PER_BATCH = 32
-PICTURES_PER_BATCH = 128
+STYLES_PER_CONCEPT = BACKGROUNDS_PER_CONCEPT = 2
 # ln(1 / 0.07), CLIP's own start, and its ceiling of 100.
 LOGIT_SCALE_START = 2.6593
 LOGIT_SCALE_MAX = math.log(100)
@@ -36,18 +37,21 @@ IMAGE_SIZE_PX = 64
 class ContrastiveBatches:
     """Random batches of captioned pictures, at the image encoder's size."""
 
-    def __init__(self, pictures: Pictures, rng: random.Random, held: bool = False) -> None:
+    def __init__(self, pictures: Pictures, rng: random.Random) -> None:
         self.premultiplied = premultiply(pictures.rgba)
         self.labels, self.rng = pictures.labels, rng
-        self.by_concept: dict[str, list[tuple[int, int]]] = {}
-        for row, column in pictures.triples(held):
-            self.by_concept.setdefault(pictures.labels[row][0].name, []).append((row, column))
+        self.triples = set(pictures.triples(held=False))
+        self.rows: dict[str, list[int]] = {}
+        for row, (concept, _) in enumerate(pictures.labels):
+            self.rows.setdefault(concept.name, []).append(row)
 
     def draw(self) -> tuple[torch.Tensor, list[Caption], torch.Tensor]:
         """Pictures `[n, 3, 64, 64]`, a caption each, and which caption fits which picture, bool `[captions, pictures]`."""
-        names = self.rng.sample(sorted(self.by_concept), min(CONCEPTS_PER_BATCH, len(self.by_concept)))
-        each = PICTURES_PER_BATCH // len(names)
-        chosen = [t for n in names for t in self.rng.sample(self.by_concept[n], min(each, len(self.by_concept[n])))]
+        chosen = []
+        for name in self.rng.sample(sorted(self.rows), min(CONCEPTS_PER_BATCH, len(self.rows))):
+            rows = self.rng.sample(self.rows[name], STYLES_PER_CONCEPT)
+            columns = self.rng.sample(range(len(BACKGROUND_NAMES)), BACKGROUNDS_PER_CONCEPT)
+            chosen += [(row, column) for row in rows for column in columns if (row, column) in self.triples]
         looks = [(*self.labels[row], BACKGROUND_NAMES[column]) for row, column in chosen]
         captions = [caption(*look, self.rng) for look in looks]
         fits = torch.tensor([[c.fits(o.name, s, b) for o, s, b in looks] for c in captions])

@@ -1,7 +1,7 @@
 """The two losses of the UNet's stage.
 
-`VelocityLoss`: the squared velocity error, weighted by max(min(SNR, 5) / (SNR + 1), 0.15). The floor keeps pure noise,
-where the SNR is zero, in the lesson.
+`VelocityLoss`: the squared velocity error, weighted by max(min(SNR, 5) / (SNR + 1), 0.5). A whole caption leaves one
+picture only, so that strong noise has as much to teach as weak noise: without the floor it would hardly count.
 
 `CaptionLoss`: the contrastive loss of each caption against every training picture's cached image embedding. The text
 encoder follows the UNet; this small pull keeps it beside the image tower, so that it stays CLIP's text encoder too.
@@ -19,7 +19,7 @@ from lessons import Batch, Lessons
 from models import WIDTH, make_scheduler
 
 SNR_CAP = 5.0
-WEIGHT_FLOOR = 0.15
+WEIGHT_FLOOR = 0.5
 
 
 class VelocityLoss:

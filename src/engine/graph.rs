@@ -138,12 +138,18 @@ pub enum Op {
         /// Which one.
         function: Function,
     },
-    /// Sum of two values of one shape, or of a map and one vector `[n, c]` for all its pixels.
+    /// Sum of two values of one shape, or of a map and one vector `[n, c]` for all its pixels. Either may hold
+    /// one picture, and is then the same for all pictures of the other.
     Add,
     /// Every element times a number.
     Scale {
         /// The number.
         factor: f32,
+    },
+    /// A number more than every element.
+    Shift {
+        /// The number.
+        summand: f32,
     },
     /// The channels of several values, one behind the other.
     Concat,
@@ -156,7 +162,8 @@ pub enum Op {
     },
     /// Twice the height and width, nearest neighbour.
     Upsample,
-    /// `[n]` timesteps -> cosines and sines of their products with the frequencies.
+    /// `[n]` timesteps or `[n, k]` sizes -> cosines and sines of their products with the frequencies, one number
+    /// behind the other: `[n, c]` or `[n, k c]`.
     TimestepEmbedding {
         /// The frequencies' name, `[c / 2]`.
         frequencies: String,
@@ -215,6 +222,7 @@ impl Op {
             | Self::Activation { .. }
             | Self::Add
             | Self::Scale { .. }
+            | Self::Shift { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::Upsample

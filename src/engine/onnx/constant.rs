@@ -37,6 +37,14 @@ impl Constant {
         Self { origin: Origin::Literal(tensor), shape, view }
     }
 
+    /// The name that the file gives it, if it is one of its large initialisers.
+    pub(super) fn given_name(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Initialiser(name) => Some(name),
+            Origin::Literal(_) => None,
+        }
+    }
+
     /// The shape in which it is wanted.
     pub fn shape(&self) -> Vec<usize> {
         self.view.shape()

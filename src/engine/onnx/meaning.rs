@@ -43,13 +43,39 @@ pub struct Scores {
     pub softmax: bool,
 }
 
-/// A group normalisation up to some point.
+/// A layer normalisation in single steps, up to one of them; all are of the last axis.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Moment {
+    /// The mean.
+    Mean,
+    /// What is left without the mean.
+    Centred,
+    /// The square of that.
+    Squared,
+    /// The mean of the squares.
+    Variance,
+    /// The variance with so much added.
+    Padded(f32),
+    /// The root of that.
+    Deviation(f32),
+}
+
+/// What a normalisation takes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// So many groups of the channels, and all pixels.
+    Groups(usize),
+    /// The channels of one row.
+    Channels,
+}
+
+/// A normalisation up to some point.
 #[derive(Debug, Clone)]
 pub struct Normalised {
-    /// The map, or its groups.
+    /// The rows, the map, or its groups.
     pub view: View,
-    /// The number of groups.
-    pub groups: usize,
+    /// What is normalised together.
+    pub over: Over,
     /// Added to the variance.
     pub epsilon: f32,
     /// The factors, once they have been met.
@@ -95,12 +121,14 @@ pub enum Meaning {
     Sigmoid(Operand),
     /// The error function of the operand, its factor included.
     Erf(Operand),
-    /// One more than [`Meaning::Erf`].
-    ErfPlusOne(Operand),
+    /// One more than [`Meaning::Erf`], times a factor.
+    ErfPlusOne(Operand, f32),
     /// `factor x (1 + erf(x / sqrt 2))`; GELU once the factor is one half.
     Gaussian(Operand),
-    /// Group normalisation.
+    /// A normalisation.
     Normalised(Normalised),
+    /// A step of a layer normalisation of the rows.
+    Moment(View, Moment),
     /// Attention.
     Scores(Scores),
     /// A timestep embedding.
@@ -119,8 +147,9 @@ impl Meaning {
             Self::Constant(_) => "a constant",
             Self::Padded(..) => "padding",
             Self::Sigmoid(_) => "a sigmoid",
-            Self::Erf(_) | Self::ErfPlusOne(_) | Self::Gaussian(_) => "a part of GELU",
-            Self::Normalised(_) => "a group normalisation without its factors and summands",
+            Self::Erf(_) | Self::ErfPlusOne(..) | Self::Gaussian(_) => "a part of GELU",
+            Self::Normalised(_) => "a normalisation without its factors and summands",
+            Self::Moment(..) => "a part of a layer normalisation",
             Self::Scores(_) => "an attention's score matrix",
             Self::Sinusoids(_) => "a part of a timestep embedding",
             Self::IsId(..) | Self::Place(..) => "the place of a token",

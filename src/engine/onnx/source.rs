@@ -68,6 +68,7 @@ impl Source {
         let home = file.parent().unwrap_or(Path::new("."));
         let graph = proto.graph.as_mut().ok_or_else(|| OnnxError::NoGraph { file: file.to_owned() })?;
         let initialisers = take_weights(graph, home)?;
+        forget_shapes(graph);
         let inputs = free_inputs(graph, &initialisers, size)?;
         let facts = analyse(&onnx, &proto, &inputs).map_err(|source| OnnxError::Analyse { source })?;
         let graph = proto.graph.take().expect("it was there above");
@@ -97,6 +98,13 @@ fn take_weights(graph: &mut pb::GraphProto, home: &Path) -> Result<Initialisers,
         graph.input.push(declaration(&tensor));
     }
     Ok(taken)
+}
+
+/// Leaves out what the exporter says of shapes inside of the graph: it says it for every size at once, in symbols,
+/// which the analysis at one size would take for a contradiction.
+fn forget_shapes(graph: &mut pb::GraphProto) {
+    graph.value_info.clear();
+    graph.output.iter_mut().for_each(|output| output.r#type = None);
 }
 
 fn declaration(tensor: &pb::TensorProto) -> ValueInfoProto {

@@ -1,6 +1,6 @@
 //! Functions and sums of single elements.
 
-use super::{Operation, only, rows_of};
+use super::{Operation, only};
 use crate::engine::threads::Threads;
 use crate::kernels::activation::Function;
 
@@ -14,6 +14,10 @@ pub struct Activation(pub Function);
 /// Every element times a number.
 #[derive(Debug)]
 pub struct Scale(pub f32);
+
+/// A number more than every element.
+#[derive(Debug)]
+pub struct Shift(pub f32);
 
 /// The sum of two values of one shape, or of a map and one vector for all its pixels.
 #[derive(Debug)]
@@ -52,32 +56,50 @@ impl Operation for Scale {
     }
 }
 
+impl Operation for Shift {
+    fn name(&self) -> &'static str {
+        "Shift"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        only(inputs).map(<[usize]>::to_vec)
+    }
+
+    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {
+        for (out, &x) in output.iter_mut().zip(inputs[0]) {
+            *out = x + self.0;
+        }
+    }
+}
+
 impl Operation for Add {
     fn name(&self) -> &'static str {
         "Add"
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        let [a, b] = inputs else { return Err("it takes two inputs".into()) };
-        let vector = b.len() == 2 && (a.first(), a.last()) == (b.first(), b.last());
-        if a != b && !vector {
+        let [a, b] = *inputs else { return Err("it takes two inputs".into()) };
+        let batch = a.first().max(b.first()).copied().unwrap_or(1);
+        let counts = [a, b].iter().all(|shape| shape.first().is_none_or(|&n| n == 1 || n == batch));
+        let alike = a.len() == b.len() && a.iter().skip(1).eq(b.iter().skip(1));
+        let vector = b.len() == 2 && a.last() == b.last();
+        if !counts || !(alike || vector) {
             return Err(format!("{a:?} and {b:?} cannot be added"));
         }
-        Ok(a.to_vec())
+        Ok(a.first().map(|_| batch).into_iter().chain(a.iter().skip(1).copied()).collect())
     }
 
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {
-        let (a, b) = (inputs[0], inputs[1]);
-        if a.len() == b.len() {
-            add(a, b, output);
-            return;
-        }
-        let (batch, channels) = rows_of(shapes[1]).expect("the shape was checked");
-        let len = a.len() / batch;
-        let maps = a.chunks_exact(len).zip(output.chunks_exact_mut(len));
-        for ((map, out), vector) in maps.zip(b.chunks_exact(channels)) {
-            for (pixel, out) in map.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-                add(pixel, vector, out);
+        let batch = shapes.iter().filter_map(|shape| shape.first()).max().copied().unwrap_or(1);
+        let pictures = output.len() / batch;
+        let of = |at: usize, n: usize| {
+            let count = shapes[at].first().copied().unwrap_or(1);
+            inputs[at].chunks_exact(inputs[at].len() / count).nth(n % count).expect("the shapes were checked")
+        };
+        for (n, out) in output.chunks_exact_mut(pictures).enumerate() {
+            let (a, b) = (of(0, n), of(1, n));
+            for (out, a) in out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len())) {
+                add(a, b, out);
             }
         }
     }

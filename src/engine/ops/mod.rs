@@ -61,6 +61,7 @@ pub fn build(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String> {
         Op::Activation { function } => Arc::new(elementwise::Activation(*function)),
         Op::Add => Arc::new(elementwise::Add),
         Op::Scale { factor } => Arc::new(elementwise::Scale(*factor)),
+        Op::Shift { summand } => Arc::new(elementwise::Shift(*summand)),
         Op::Concat => Arc::new(layout::Concat),
         Op::Slice { start, len } => Arc::new(layout::Slice { start: *start, len: *len }),
         Op::Upsample => Arc::new(upsample::Upsample),

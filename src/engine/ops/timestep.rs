@@ -1,4 +1,4 @@
-//! The sinusoidal embedding of a timestep.
+//! The sinusoidal embedding of a timestep, or of a picture's sizes.
 
 use super::{Operation, only};
 use crate::engine::threads::Threads;
@@ -19,8 +19,11 @@ impl Operation for TimestepEmbedding {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        let batch = only(inputs)?.iter().product();
-        Ok(vec![batch, 2 * self.frequencies.values().len()])
+        let (batch, each) = match *only(inputs)? {
+            [] => (1, 1),
+            [batch, ref each @ ..] => (batch, each.iter().product::<usize>()),
+        };
+        Ok(vec![batch, each * 2 * self.frequencies.values().len()])
     }
 
     fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {

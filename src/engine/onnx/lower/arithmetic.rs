@@ -8,7 +8,7 @@ use super::product::live;
 use super::{Lowering, Rule};
 use crate::engine::graph::{Op, Value};
 use crate::engine::onnx::constant::Constant;
-use crate::engine::onnx::meaning::{Meaning, Operand, Sinusoids, Waves};
+use crate::engine::onnx::meaning::{Meaning, Moment, Operand, Sinusoids, Waves};
 use crate::engine::onnx::view::View;
 use crate::kernels::activation::Function;
 
@@ -28,12 +28,16 @@ impl Lowering<'_> {
     fn add_constant(&mut self, node: &NodeProto, at: usize, other: Meaning, constant: &Constant) -> Rule {
         let number = self.scalar(node, at);
         match other {
-            Meaning::Erf(operand) if number == Some(1.0) => Ok(Meaning::ErfPlusOne(operand)),
+            Meaning::Erf(operand) if number == Some(1.0) => Ok(Meaning::ErfPlusOne(operand, 1.0)),
             Meaning::Scores(scores) => {
                 let mask = self.literal(node, at).ok_or("its mask is computed")?;
                 super::attention::masked(scores, &mask)
             }
             Meaning::Normalised(norm) => self.normalised_bias(norm, constant),
+            Meaning::Moment(rows, Moment::Variance) => {
+                let epsilon = number.ok_or("it adds more than one number to a variance")?;
+                Ok(Meaning::Moment(rows, Moment::Padded(epsilon)))
+            }
             place @ Meaning::Place(..) => Ok(place),
             other if number == Some(0.0) => Ok(other),
             other => {
@@ -41,7 +45,10 @@ impl Lowering<'_> {
                 if let Some(biased) = self.add_bias(&view, constant) {
                     return Ok(live(biased));
                 }
-                self.add_positions(&view, constant)
+                match number {
+                    Some(summand) => Ok(live(self.map_elements(Op::Shift { summand }, &view))),
+                    None => self.add_positions(&view, constant),
+                }
             }
         }
     }
@@ -70,6 +77,15 @@ impl Lowering<'_> {
         Err("its inputs are arranged differently".into())
     }
 
+    pub(super) fn subtract(&mut self, node: &NodeProto) -> Rule {
+        if let Meaning::Moment(rows, Moment::Mean) = self.meaning(node, 1)? {
+            return self.centred(node, rows);
+        }
+        let number = self.scalar(node, 1).ok_or("it subtracts a computed value")?;
+        let view = self.view(node, 0)?;
+        Ok(live(self.map_elements(Op::Shift { summand: -number }, &view)))
+    }
+
     pub(super) fn multiply(&mut self, node: &NodeProto) -> Rule {
         let (a, b) = (self.meaning(node, 0)?, self.meaning(node, 1)?);
         match (a, b) {
@@ -96,11 +112,13 @@ impl Lowering<'_> {
         matches!(meaning, Meaning::Live(operand) if self.timestep(operand).is_some())
     }
 
-    /// The graph input that holds one number per picture.
+    /// The graph input that holds the timestep, or the sizes of each picture, if this is a column of its numbers.
     fn timestep(&self, operand: &Operand) -> Option<Value> {
         let value = operand.view.value;
-        let input = (value as usize) < self.graph.inputs.len() && self.shape(value).len() <= 1;
-        (input && operand.factor == 1.0).then_some(value)
+        let input = (value as usize) < self.graph.inputs.len() && self.shape(value).len() <= 2;
+        let column = operand.view.dims.last().is_none_or(Vec::is_empty)
+            && operand.view.dims.concat() == View::whole(value, self.shape(value)).dims.concat();
+        (input && column && operand.factor == 1.0).then_some(value)
     }
 
     fn multiply_values(&mut self, a: Meaning, b: Meaning) -> Rule {
@@ -108,15 +126,19 @@ impl Lowering<'_> {
             (Meaning::Live(x), Meaning::Sigmoid(y)) | (Meaning::Sigmoid(y), Meaning::Live(x)) => {
                 self.gated_by_itself(x, &y)
             }
-            (Meaning::Live(x), Meaning::ErfPlusOne(y)) | (Meaning::ErfPlusOne(y), Meaning::Live(x)) => {
+            (Meaning::Live(x), Meaning::ErfPlusOne(y, factor))
+            | (Meaning::ErfPlusOne(y, factor), Meaning::Live(x)) => {
                 let near = (y.factor - FRAC_1_SQRT_2).abs() < 1e-6 || (y.factor - 1.0 / SQRT_2).abs() < 1e-6;
                 if !near || !x.is_same_place(&y) {
                     return Err("it is not GELU".into());
                 }
-                Ok(Meaning::Gaussian(x))
+                Ok(Meaning::Gaussian(Operand { factor: x.factor * factor, ..x }))
             }
             (Meaning::Live(x), Meaning::Gaussian(y)) | (Meaning::Gaussian(y), Meaning::Live(x)) => {
                 self.gated(&x, &y)
+            }
+            (Meaning::Moment(x, Moment::Centred), Meaning::Moment(y, Moment::Centred)) if x == y => {
+                Ok(Meaning::Moment(x, Moment::Squared))
             }
             _ => Err("it is the product of two computed values".into()),
         }
@@ -158,6 +180,9 @@ impl Lowering<'_> {
     }
 
     pub(super) fn divide(&mut self, node: &NodeProto) -> Rule {
+        if let Meaning::Moment(rows, Moment::Deviation(epsilon)) = self.meaning(node, 1)? {
+            return self.standardised(node, rows, epsilon);
+        }
         let number = self.scalar(node, 1).filter(|&n| n != 0.0).ok_or("it divides by a computed value")?;
         let meaning = self.meaning(node, 0)?;
         scale(meaning, 1.0 / number)
@@ -191,12 +216,15 @@ impl Lowering<'_> {
             Waves::SineCosine => false,
             _ => return Err("a timestep embedding needs both waves".into()),
         };
-        let batch: usize = self.shape(sinusoids.timesteps).iter().product();
+        let numbers = self.shape(sinusoids.timesteps).to_vec();
+        let (batch, each) =
+            numbers.split_first().map_or((1, 1), |(&n, rest)| (n, rest.iter().product::<usize>()));
         let channels = 2 * sinusoids.frequencies.shape().iter().product::<usize>();
         let frequencies = self.weight("frequencies", sinusoids.frequencies);
         let op = Op::TimestepEmbedding { frequencies, cosine_first };
-        let value = self.emit(op, &[sinusoids.timesteps], vec![batch, channels]);
-        Ok(View::whole(value, &[batch, channels]))
+        let shape = [batch, each * channels];
+        let value = self.emit(op, &[sinusoids.timesteps], shape.to_vec());
+        View::whole(value, &shape).reshape(&[batch * each, channels]).ok_or("its numbers are no rows".into())
     }
 }
 
@@ -204,6 +232,7 @@ impl Lowering<'_> {
 fn scale(meaning: Meaning, factor: f32) -> Rule {
     Ok(match meaning {
         Meaning::Live(x) => Meaning::Live(Operand { factor: x.factor * factor, ..x }),
+        Meaning::ErfPlusOne(x, other) => Meaning::ErfPlusOne(x, other * factor),
         Meaning::Gaussian(x) => Meaning::Gaussian(Operand { factor: x.factor * factor, ..x }),
         Meaning::Scores(mut scores) if !scores.softmax => {
             scores.scale *= factor;

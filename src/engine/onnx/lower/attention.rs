@@ -45,6 +45,27 @@ impl Lowering<'_> {
         }
     }
 
+    /// A question that is asked of a softmax only, for a query that sees no key: there is none here, since each sees
+    /// itself.
+    pub(super) fn is_nan(&mut self, node: &NodeProto) -> Rule {
+        match self.meaning(node, 0)? {
+            softmax @ Meaning::Scores(Scores { softmax: true, .. }) => Ok(softmax),
+            other => Err(format!("it is of {}, not of a softmax", other.noun())),
+        }
+    }
+
+    /// Zeros where a softmax is not a number, which is nowhere.
+    pub(super) fn choose(&mut self, node: &NodeProto) -> Rule {
+        match (self.meaning(node, 0)?, self.scalar(node, 1), self.meaning(node, 2)?) {
+            (Meaning::Scores(asked), Some(0.0), Meaning::Scores(scores))
+                if asked.softmax && scores.softmax =>
+            {
+                Ok(Meaning::Scores(scores))
+            }
+            _ => Err("it chooses between computed values".into()),
+        }
+    }
+
     fn attention(&mut self, scores: &Scores, values: &View) -> Rule {
         let heads = self.heads(&scores.queries).ok_or("its queries are not split into heads")?;
         let keys = scores.keys.transpose(&[0, 1, 3, 2]);

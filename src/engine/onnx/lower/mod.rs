@@ -3,6 +3,7 @@
 mod arithmetic;
 mod arrange;
 mod attention;
+mod moments;
 mod product;
 mod prune;
 mod tokens;
@@ -118,9 +119,15 @@ impl Lowering<'_> {
             "InstanceNormalization" => self.instance_norm(node),
             "LayerNormalization" => self.layer_norm(node),
             "Softmax" => self.softmax(node),
+            "IsNaN" => self.is_nan(node),
+            "Where" => self.choose(node),
             "Add" => self.add(node),
             "Mul" => self.multiply(node),
+            "Sub" => self.subtract(node),
             "Div" => self.divide(node),
+            "Pow" => self.power(node),
+            "Sqrt" => self.root(node),
+            "ReduceMean" => self.reduce_mean(node),
             "Sigmoid" => self.sigmoid(node),
             "Erf" => self.erf(node),
             "Sin" => self.wave(node, Waves::Sine),
@@ -285,13 +292,15 @@ impl Lowering<'_> {
         &self.shapes[value as usize]
     }
 
-    /// Names a weight after the place where it is used, and keeps it.
+    /// Names a weight as the file does if that tells its module, else after the place where it is used; keeps it.
     fn weight(&mut self, role: &str, constant: Constant) -> String {
-        let mut name = format!("{}.{role}", self.place);
+        let given = constant.given_name().filter(|given| given.ends_with(&format!(".{role}")));
+        let first = given.map_or_else(|| format!("{}.{role}", self.place), str::to_owned);
+        let mut name = first.clone();
         let mut copy = 1;
         while !self.names.insert(name.clone()) {
             copy += 1;
-            name = format!("{}.{role}.{copy}", self.place);
+            name = format!("{first}.{copy}");
         }
         self.weights.push((name.clone(), constant));
         name

@@ -5,7 +5,7 @@ use tract_onnx::pb::NodeProto;
 use super::{Lowering, Rule};
 use crate::engine::graph::Op;
 use crate::engine::onnx::constant::Constant;
-use crate::engine::onnx::meaning::{Meaning, Normalised, Operand};
+use crate::engine::onnx::meaning::{Meaning, Normalised, Operand, Over};
 use crate::engine::onnx::source::{attribute, integer, sizes};
 use crate::engine::onnx::view::View;
 
@@ -139,27 +139,30 @@ impl Lowering<'_> {
             return Err("its input is not a map in groups of channels".into());
         }
         let epsilon = attribute(node, "epsilon").map_or(1e-5, |a| a.f);
-        Ok(Meaning::Normalised(Normalised { view, groups, epsilon, weight: None }))
+        Ok(Meaning::Normalised(Normalised { view, over: Over::Groups(groups), epsilon, weight: None }))
     }
 
-    /// The factors of a group normalisation.
+    /// The factors of a normalisation.
     pub(super) fn normalised_weight(&self, norm: Normalised, constant: &Constant) -> Rule {
         if norm.weight.is_some() || !self.is_per_channel(&norm.view, constant) {
-            return Err("a normalised map is multiplied by something that is not its factors".into());
+            return Err("something normalised is multiplied by something that is not its factors".into());
         }
         Ok(Meaning::Normalised(Normalised { weight: Some(constant.squeezed()), ..norm }))
     }
 
-    /// The summands of a group normalisation, which complete it.
+    /// The summands of a normalisation, which complete it.
     pub(super) fn normalised_bias(&mut self, norm: Normalised, constant: &Constant) -> Rule {
         let per_channel = self.is_per_channel(&norm.view, constant);
         let (Some(weight), true) = (norm.weight, per_channel) else {
-            return Err("something is added to a normalised map that is not its summands".into());
+            return Err("something is added to something normalised that is not its summands".into());
         };
         let weight = self.weight("weight", weight);
         let bias = self.weight("bias", constant.squeezed());
-        let (groups, epsilon) = (norm.groups, norm.epsilon);
-        let op = Op::GroupNorm { weight, bias, groups, epsilon, silu: false };
+        let epsilon = norm.epsilon;
+        let op = match norm.over {
+            Over::Groups(groups) => Op::GroupNorm { weight, bias, groups, epsilon, silu: false },
+            Over::Channels => Op::LayerNorm { weight, bias, epsilon },
+        };
         Ok(live(self.map_elements(op, &norm.view)))
     }
 

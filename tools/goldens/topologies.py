@@ -117,7 +117,7 @@ def unet_graph(generator, timestep, batch=2, levels=(CROSS, CROSS, CROSS, PLAIN)
     return {"unet": Graph(Unet(initialise(model, generator), tuple(extra or ())), inputs, ["out_sample"], model)}
 
 
-def text_graph(generator, act="quick_gelu", layers=2, projected=False, hidden=False) -> Graph:
+def text_graph(generator, act="quick_gelu", layers=1, projected=False, hidden=False) -> Graph:
     config = CLIPTextConfig(
         vocab_size=VOCABULARY, hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=layers,
         num_attention_heads=2, max_position_embeddings=CONTEXT, hidden_act=act, projection_dim=TEXT_WIDTH,
@@ -135,7 +135,7 @@ def sd21(generator) -> dict[str, Graph]:
     unet = unet_graph(
         generator, torch.tensor([981.0]), use_linear_projection=True, attention_head_dim=(1, 2, 4, 4),
     )
-    return unet | {"text_encoder": text_graph(generator, act="gelu", layers=3)}
+    return unet | {"text_encoder": text_graph(generator, act="gelu", layers=2)}
 
 
 def sdxl(generator) -> dict[str, Graph]:
@@ -149,8 +149,8 @@ def sdxl(generator) -> dict[str, Graph]:
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 8,
     )
     return unet | {
-        "text_encoder": text_graph(generator, layers=1, hidden=True),
-        "text_encoder_2": text_graph(generator, act="gelu", projected=True, hidden=True),
+        "text_encoder": text_graph(generator, hidden=True),
+        "text_encoder_2": text_graph(generator, act="gelu", layers=2, projected=True, hidden=True),
     }
 
 

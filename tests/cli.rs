@@ -305,3 +305,26 @@ fn run_takes_and_gives_named_tensors() {
     let unknown = place.run(["run", "tiny.tintype", "--component", "foo", "--inputs", "x", "--outputs", "y"]);
     fails(&unknown, 2, &["foo", "unet"]);
 }
+
+#[test]
+fn bench_measures_a_component_or_a_picture() {
+    let place = Place::new();
+    for (component, args) in [("unet", &["--component", "unet"][..]), ("pipeline", &[])] {
+        let fixed = ["bench", "tiny.tintype", "--width", "32", "--height", "16", "--threads", "1", "--json"];
+        let args = fixed.iter().chain(args).chain(&["--repeat", "2"]);
+        let report: serde_json::Value = serde_json::from_str(&works(&place.run(args))).unwrap();
+        assert_eq!(report["component"], component);
+        assert_eq!(report["threads"], 1);
+        let seconds: Vec<f64> =
+            report["seconds"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+        assert_eq!(seconds.len(), 2);
+        assert_eq!(report["median_s"].as_f64().unwrap(), (seconds[0] + seconds[1]) / 2.0);
+        for field in ["load_s", "peak_anon_bytes", "peak_file_bytes"] {
+            assert!(report[field].as_f64().unwrap() > 0.0, "{field}");
+        }
+        assert!(report["kernel_level"].is_string());
+    }
+    fails(&place.run(["bench", "tiny.tintype", "--repeat", "0"]), 2, &["--repeat", "1 to 1000"]);
+    fails(&place.run(["bench", "tiny.tintype", "--width", "7"]), 2, &["width", "7"]);
+    fails(&place.run(["bench", "tiny.tintype", "--component", "prior"]), 3, &["prior"]);
+}

@@ -26,6 +26,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say how alike sentences and pictures are
     Embed(EmbedArgs),
+    /// Measure how long a component or a whole picture takes, and in how much memory
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Parser)]
@@ -154,6 +156,30 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "F")]
     pub image: Vec<PathBuf>,
     /// Print one JSON object on standard output, with the embeddings
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Parser)]
+pub struct BenchArgs {
+    /// The model file
+    pub file: PathBuf,
+    /// The component: text_encoder, unet, vae_decoder, ... [default: a whole picture]
+    #[arg(long, value_name = "NAME")]
+    pub component: Option<String>,
+    /// Width of the picture in pixels [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub width: Option<usize>,
+    /// Height of the picture in pixels [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub height: Option<usize>,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Runs to measure, after one that does not count
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub repeat: usize,
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
 }

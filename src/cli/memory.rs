@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often anonymous memory is looked at; the kernel keeps no peak of it.
+/// How often memory is looked at; the kernel keeps no peaks of its kinds.
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// Watches memory from its making on.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    peak: Arc<AtomicU64>,
+    anon: Arc<AtomicU64>,
+    file: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -20,6 +21,8 @@ pub struct Watch {
 pub struct Peaks {
     /// Anonymous memory: RssAnon + RssShmem.
     pub anon_bytes: u64,
+    /// Resident pages of mapped files: RssFile.
+    pub file_bytes: u64,
     /// All resident memory, mapped files included, since the process began.
     pub rss_bytes: u64,
 }
@@ -27,23 +30,31 @@ pub struct Peaks {
 impl Watch {
     /// Starts to watch.
     pub fn start() -> Self {
-        let (stop, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, highest) = (stop.clone(), peak.clone());
-        let watch = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                highest.fetch_max(anon_bytes(), Ordering::Relaxed);
-                std::thread::sleep(INTERVAL);
+        let [anon, file] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let watch = {
+            let (stop, anon, file) = (stop.clone(), anon.clone(), file.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    look(&anon, &file);
+                    std::thread::sleep(INTERVAL);
+                }
             }
         };
         let thread = std::thread::Builder::new().name("memory".into()).spawn(watch).ok();
-        Self { stop, peak, thread }
+        Self { stop, anon, file, thread }
     }
 
     /// Stops, and tells.
     pub fn peaks(mut self) -> Peaks {
         self.end();
-        let anon_bytes = self.peak.load(Ordering::Relaxed).max(anon_bytes());
-        Peaks { anon_bytes, rss_bytes: field(&status(), "VmHWM:") }
+        look(&self.anon, &self.file);
+        let peak = |highest: &AtomicU64| highest.load(Ordering::Relaxed);
+        Peaks {
+            anon_bytes: peak(&self.anon),
+            file_bytes: peak(&self.file),
+            rss_bytes: field(&status(), "VmHWM:"),
+        }
     }
 
     fn end(&mut self) {
@@ -61,9 +72,11 @@ impl Drop for Watch {
     }
 }
 
-fn anon_bytes() -> u64 {
+/// Raises the peaks to what is resident now.
+fn look(anon: &AtomicU64, file: &AtomicU64) {
     let status = status();
-    field(&status, "RssAnon:") + field(&status, "RssShmem:")
+    anon.fetch_max(field(&status, "RssAnon:") + field(&status, "RssShmem:"), Ordering::Relaxed);
+    file.fetch_max(field(&status, "RssFile:"), Ordering::Relaxed);
 }
 
 fn status() -> String {

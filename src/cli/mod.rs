@@ -3,6 +3,7 @@
 mod args;
 mod arrays;
 mod bar;
+mod bench;
 mod embed;
 mod error;
 mod generate;
@@ -46,6 +47,7 @@ impl Command {
             Self::Verify(args) => inspect::verify(&args),
             Self::Run(args) => run::run(&args),
             Self::Embed(args) => embed::embed(&args),
+            Self::Bench(args) => bench::bench(&args),
         }
     }
 }

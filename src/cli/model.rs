@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::CliError;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Component};
 use crate::engine::Threads;
 
 /// The model that ships.
@@ -38,6 +38,17 @@ fn places() -> Vec<PathBuf> {
         [Some(PathBuf::from("models")), beside.map(|p| p.join("models")), beside.map(Path::to_owned)];
     let shared = PathBuf::from("/usr/share/tintype/models");
     folders.into_iter().flatten().chain([shared]).map(|folder| folder.join(DEFAULT)).collect()
+}
+
+/// The component of that name.
+///
+/// # Errors
+/// [`CliError::Usage`] if there is none, with the names that there are.
+pub fn component(name: &str) -> Result<Component, CliError> {
+    Component::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Component::ALL.iter().map(|c| c.name()).collect();
+        CliError::Usage(format!("there is no component `{name}`, only {}", names.join(", ")))
+    })
 }
 
 /// The threads that were asked for, or one per core.

@@ -10,7 +10,6 @@ use super::arrays;
 use super::error::CliError;
 use super::generate::print;
 use super::model;
-use crate::bundle;
 use crate::engine::{Component, NamedTensor};
 use crate::output;
 
@@ -19,10 +18,7 @@ use crate::output;
 /// # Errors
 /// [`CliError`]; no output is written then.
 pub fn run(args: &RunArgs) -> Result<(), CliError> {
-    let kind = bundle::Component::from_name(&args.component).ok_or_else(|| {
-        let names: Vec<&str> = bundle::Component::ALL.iter().map(|c| c.name()).collect();
-        CliError::Usage(format!("there is no component `{}`, only {}", args.component, names.join(", ")))
-    })?;
+    let kind = model::component(&args.component)?;
     let threads = model::threads(args.threads)?;
     let (_, bundle) = model::open(Some(&args.file))?;
     let mut component = Component::load(&bundle, kind, &threads)?;

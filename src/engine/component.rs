@@ -62,6 +62,16 @@ impl Component {
         &self.graph.inputs
     }
 
+    /// Plans for inputs of these shapes, so that the next run of them starts at once.
+    ///
+    /// # Errors
+    /// As [`Component::run`], but for [`EngineError::Run`] of the run itself.
+    pub fn prepare(&mut self, inputs: &[NamedTensor]) -> Result<(), EngineError> {
+        let shapes = self.graph.inputs.iter().map(|input| Ok(self.find(input, inputs)?.1.to_vec()));
+        let shapes = shapes.collect::<Result<_, EngineError>>()?;
+        self.plan(shapes).map(drop)
+    }
+
     /// Runs the graph. Inputs are found by name, others are ignored; outputs come in the graph's order.
     ///
     /// # Errors
@@ -101,6 +111,17 @@ impl Component {
     }
 
     fn bind(&self, input: &Input, given: &[NamedTensor]) -> Result<Tensor, EngineError> {
+        let (tensor, shape) = self.find(input, given)?;
+        Tensor::from_shape(shape, &tensor.values)
+            .map_err(|source| EngineError::Run { component: self.kind, source })
+    }
+
+    /// The tensor that goes in there, and the shape that it takes on.
+    fn find<'a>(
+        &self,
+        input: &Input,
+        given: &'a [NamedTensor],
+    ) -> Result<(&'a NamedTensor, &'a [usize]), EngineError> {
         let missing = || EngineError::MissingInput { component: self.kind, name: input.name.clone() };
         let tensor = given.iter().find(|t| t.name == input.name).ok_or_else(missing)?;
         let shape = fitted(input, tensor).ok_or_else(|| EngineError::InputShape {
@@ -109,8 +130,7 @@ impl Component {
             expected: described(input),
             got: tensor.shape.clone(),
         })?;
-        Tensor::from_shape(shape, &tensor.values)
-            .map_err(|source| EngineError::Run { component: self.kind, source })
+        Ok((tensor, shape))
     }
 
     fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Arc<TypedRunnableModel>, EngineError> {

@@ -11,6 +11,7 @@
 //! This is the only module that names tract.
 
 mod component;
+mod dimensions;
 pub mod graph;
 mod node;
 pub mod onnx;
@@ -20,6 +21,7 @@ mod threads;
 mod weights;
 
 pub use component::{Component, NamedTensor};
+pub use dimensions::free_dimension;
 pub use threads::Threads;
 
 use crate::bundle;

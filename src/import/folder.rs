@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::ImportError;
 use crate::bundle::{Component, Licence, Pipeline};
+use crate::engine::free_dimension;
 
 /// Files that go into the bundle as they are.
 const BUNDLED: &[&str] = &[
@@ -118,29 +119,13 @@ impl Folder {
     /// The size of a free dimension for the analysis of a graph: any that the network can take, height and
     /// width different so that they are not mistaken for each other.
     pub fn analysis_size(&self, component: Component, input: &str, at: usize) -> usize {
-        let text = self.number(Component::TextEncoder, "max_position_embeddings").unwrap_or(77);
         let picture = self.number(component, "image_size").unwrap_or(224);
-        let (height, width) = match component {
-            Component::VaeEncoder => (128, 192),
-            Component::ImageEncoder => (picture, picture),
-            _ => (16, 24),
+        let map = match component {
+            Component::VaeEncoder => [128, 192],
+            Component::ImageEncoder => [picture, picture],
+            _ => [16, 24],
         };
-        let channels = match (component, input) {
-            (Component::Unet, "class_labels") => {
-                self.number(component, "projection_class_embeddings_input_dim")
-            }
-            (Component::Unet, "encoder_hidden_states") => self.number(component, "cross_attention_dim"),
-            (Component::VaeDecoder, _) => self.number(component, "latent_channels"),
-            (Component::VaeEncoder | Component::Unet, _) => self.number(component, "in_channels"),
-            _ => self.number(component, "num_channels").or(Some(3)),
-        };
-        match (input, at) {
-            (_, 0) => 1,
-            ("input_ids" | "encoder_hidden_states", 1) => text,
-            ("encoder_hidden_states", _) | (_, 1) => channels.unwrap_or(4),
-            (_, 2) => height,
-            _ => width,
-        }
+        free_dimension(&|component, key| self.number(component, key), component, input, at, map)
     }
 
     /// How the components go together.

@@ -1,6 +1,7 @@
 //! What to do in which order: each pipeline loads a stage, runs it and lets go of it before the next.
 
 mod embed;
+mod example;
 mod progress;
 mod request;
 mod text_to_image;
@@ -16,6 +17,7 @@ use crate::text::encoder::EncodeError;
 use crate::vae::DecodeError;
 
 pub use embed::{Embedded, embed};
+pub use example::example;
 pub use progress::Progress;
 pub use request::{Request, RequestError, Sampler, Size};
 pub use text_to_image::{Image, Seconds, TextToImage};

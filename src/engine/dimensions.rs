@@ -1,0 +1,33 @@
+//! The sizes of the dimensions that a component's graph leaves free.
+
+use crate::bundle::Component;
+
+/// Looks a number up in the configuration of a component.
+pub type Numbers<'a> = dyn Fn(Component, &str) -> Option<usize> + 'a;
+
+/// Dimension `at` of an input, for one picture whose maps are `height` x `width` in the component's own cells: pixels for
+/// an encoder of pictures, latent cells for the rest.
+pub fn free_dimension(
+    numbers: &Numbers,
+    component: Component,
+    input: &str,
+    at: usize,
+    [height, width]: [usize; 2],
+) -> usize {
+    let text = numbers(Component::TextEncoder, "max_position_embeddings").unwrap_or(77);
+    let channels = match (component, input) {
+        (Component::Unet, "class_labels") => numbers(component, "projection_class_embeddings_input_dim"),
+        (Component::Unet, "encoder_hidden_states") => numbers(component, "cross_attention_dim"),
+        (Component::Unet, "timestep_cond") => numbers(component, "time_cond_proj_dim"),
+        (Component::VaeDecoder, _) => numbers(component, "latent_channels"),
+        (Component::VaeEncoder | Component::Unet, _) => numbers(component, "in_channels"),
+        _ => numbers(component, "num_channels").or(Some(3)),
+    };
+    match (input, at) {
+        (_, 0) => 1,
+        ("input_ids" | "encoder_hidden_states", 1) => text,
+        ("encoder_hidden_states", _) | (_, 1) => channels.unwrap_or(4),
+        (_, 2) => height,
+        _ => width,
+    }
+}

@@ -1,0 +1,40 @@
+//! Inputs to try a component with: the shapes that a picture's size asks for, and numbers of the right kind.
+
+use super::Size;
+use crate::bundle::{self, Bundle};
+use crate::denoise::noise::TorchGenerator;
+use crate::engine::{NamedTensor, free_dimension, graph::Input};
+
+/// Inputs for `component`, as for one picture of `size`: noise, a timestep in the middle, some tokens. The same each time.
+pub fn example(
+    bundle: &Bundle,
+    component: bundle::Component,
+    inputs: &[Input],
+    size: Size,
+) -> Vec<NamedTensor> {
+    let numbers = |component, key: &str| {
+        let number = bundle.component(component)?.config.get(key)?.as_u64()?;
+        usize::try_from(number).ok()
+    };
+    let picture = numbers(component, "image_size").unwrap_or(224);
+    let cells = |px: usize| px / bundle.pipeline().vae_scale_factor;
+    let map = match component {
+        bundle::Component::VaeEncoder => [size.height_px, size.width_px],
+        bundle::Component::ImageEncoder => [picture, picture],
+        _ => [cells(size.height_px), cells(size.width_px)],
+    };
+    let mut generator = TorchGenerator::new(0);
+    let tensor = |input: &Input| {
+        let free = |at| free_dimension(&numbers, component, &input.name, at, map);
+        let shape: Vec<usize> =
+            input.shape.iter().enumerate().map(|(at, dim)| dim.unwrap_or_else(|| free(at))).collect();
+        let mut values = vec![0.0; shape.iter().product()];
+        match input.name.as_str() {
+            "timestep" => values.fill(500.0),
+            "input_ids" => values.iter_mut().enumerate().for_each(|(at, id)| *id = at as f32),
+            _ => generator.fill_normal(&mut values),
+        }
+        NamedTensor::new(&input.name, &shape, values)
+    };
+    inputs.iter().map(tensor).collect()
+}

@@ -7,11 +7,11 @@ mod fixture;
 
 use std::sync::Arc;
 
-use fixture::{data, npz, relative_l2};
+use fixture::{data, npz, relative_l2, root};
 use tintype::bundle::{self, Bundle};
 use tintype::denoise::guidance::GuidanceScale;
 use tintype::engine::{Component, NamedTensor, Threads};
-use tintype::import::Precision;
+use tintype::import::{self, Precision};
 use tintype::pipeline::{Image, Request, Size, TextToImage};
 use tintype::text::Prompt;
 
@@ -107,23 +107,59 @@ fn draw(bundle: &Arc<Bundle>, run: &Run) -> Image {
     TextToImage::new(bundle.clone(), Threads::new(2)).run(&request, &mut ()).unwrap().remove(0)
 }
 
-#[test]
-fn whole_pictures_match_the_diffusers_pipeline() {
-    let (_folder, bundle) = open(Precision::F32);
-    let golden = std::fs::read(data("tiny/reference/pipeline.json")).unwrap();
+/// What diffusers drew: the runs of `<name>.json` with the latents and pixels of `<name>.npz`.
+fn golden(name: &str) -> Vec<(Run, fixture::Array, fixture::Array)> {
+    let golden = std::fs::read(data(&format!("{name}.json"))).unwrap();
     let golden: Golden = serde_json::from_slice(&golden).unwrap();
-    let reference = npz(&data("tiny/reference/pipeline.npz"));
+    let mut reference = npz(&data(&format!("{name}.npz")));
     assert!(golden.runs.len() >= 3);
-    for (at, run) in golden.runs.iter().enumerate() {
-        let image = draw(&bundle, run);
-        let latents = &reference[&format!("latents.{at}")];
+    let mut take = |kind, at| reference.remove(&format!("{kind}.{at}")).unwrap();
+    let runs = golden.runs.into_iter().enumerate();
+    runs.map(|(at, run)| (run, take("latents", at), take("pixels", at))).collect()
+}
+
+/// Draws every run with f32 weights and holds it against what diffusers drew.
+fn matches_diffusers(bundle: &Arc<Bundle>, name: &str) {
+    for (at, (run, latents, pixels)) in golden(name).iter().enumerate() {
+        let image = draw(bundle, run);
         assert_eq!(image.latents.shape(), latents.shape[..]);
         let error = relative_l2(image.latents.values(), &latents.values);
         assert!(error < 1e-4, "run {at}: latents off by {error:e}");
-        let pixels = &reference[&format!("pixels.{at}")];
         assert_eq!([image.pixels.height_px(), image.pixels.width_px(), 3], pixels.shape[..]);
         let off = image.pixels.pixels().iter().zip(&pixels.values).map(|(&a, b)| (f32::from(a) - b).abs());
         // A value next to a rounding boundary may fall on the other side.
         assert!(off.fold(0.0, f32::max) <= 1.0, "run {at}: pixels differ");
+    }
+}
+
+#[test]
+fn whole_pictures_match_the_diffusers_pipeline() {
+    let (_folder, bundle) = open(Precision::F32);
+    matches_diffusers(&bundle, "tiny/reference/pipeline");
+}
+
+#[test]
+#[ignore = "the model that ships is still in training"]
+fn the_shipped_model_matches_the_diffusers_pipeline() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("emoji.tintype");
+    import::import(&root("models/source"), &target, Precision::F32, &mut |_, _| ()).unwrap();
+    matches_diffusers(&Arc::new(Bundle::open(&target).unwrap()), "shipped");
+}
+
+#[test]
+#[ignore = "the model that ships is still in training"]
+fn the_shipped_int8_pictures_stay_near_diffusers() {
+    let bundle = Arc::new(Bundle::open(&root("models/emoji.tintype")).unwrap());
+    for (at, (run, _, pixels)) in golden("shipped").iter().enumerate() {
+        let image = draw(&bundle, run);
+        let squares = image
+            .pixels
+            .pixels()
+            .iter()
+            .zip(&pixels.values)
+            .map(|(&a, b)| (f64::from(a) - f64::from(*b)).powi(2));
+        let psnr_db = 10.0 * (255.0f64.powi(2) * pixels.values.len() as f64 / squares.sum::<f64>()).log10();
+        assert!(psnr_db >= 45.0, "run {at}: {psnr_db:.1} dB");
     }
 }

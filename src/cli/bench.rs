@@ -14,7 +14,7 @@ use super::model;
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, Threads};
 use crate::kernels::Level;
-use crate::pipeline::{Request, RequestError, Size, TextToImage, example};
+use crate::pipeline::{Request, RequestError, TextToImage, example};
 use crate::text::Prompt;
 
 /// What is drawn when a whole picture is measured.
@@ -106,9 +106,8 @@ fn open(path: &Path) -> Result<Arc<Bundle>, CliError> {
 fn request(args: &BenchArgs, bundle: &Bundle) -> Result<Request, CliError> {
     let prompt = Prompt::new(PROMPT).map_err(RequestError::from)?;
     let mut request = Request::new(bundle, prompt, 0)?;
-    let Size { width_px, height_px } = request.size;
-    request.size =
-        Size { width_px: args.width.unwrap_or(width_px), height_px: args.height.unwrap_or(height_px) };
+    request.size.width_px = args.width.unwrap_or(request.size.width_px);
+    request.size.height_px = args.height.unwrap_or(request.size.height_px);
     request.check(bundle)?;
     Ok(request)
 }

@@ -5,14 +5,15 @@ use crate::bundle::Component;
 /// Looks a number up in the configuration of a component.
 pub type Numbers<'a> = dyn Fn(Component, &str) -> Option<usize> + 'a;
 
-/// Dimension `at` of an input, for one picture whose maps are `height` x `width` in the component's own cells: pixels for
-/// an encoder of pictures, latent cells for the rest.
+/// Dimension `at` of an input, for one picture of `size_px`, height and width, whose latent cells are `scale` pixels
+/// wide. An image encoder has a size of its own.
 pub fn free_dimension(
     numbers: &Numbers,
     component: Component,
     input: &str,
     at: usize,
-    [height, width]: [usize; 2],
+    size_px: [usize; 2],
+    scale: usize,
 ) -> usize {
     let text = numbers(Component::TextEncoder, "max_position_embeddings").unwrap_or(77);
     let channels = match (component, input) {
@@ -22,6 +23,11 @@ pub fn free_dimension(
         (Component::VaeDecoder, _) => numbers(component, "latent_channels"),
         (Component::VaeEncoder | Component::Unet, _) => numbers(component, "in_channels"),
         _ => numbers(component, "num_channels").or(Some(3)),
+    };
+    let [height, width] = match component {
+        Component::VaeEncoder => size_px,
+        Component::ImageEncoder => [numbers(component, "image_size").unwrap_or(224); 2],
+        _ => size_px.map(|px| px / scale),
     };
     match (input, at) {
         (_, 0) => 1,

@@ -119,13 +119,8 @@ impl Folder {
     /// The size of a free dimension for the analysis of a graph: any that the network can take, height and
     /// width different so that they are not mistaken for each other.
     pub fn analysis_size(&self, component: Component, input: &str, at: usize) -> usize {
-        let picture = self.number(component, "image_size").unwrap_or(224);
-        let map = match component {
-            Component::VaeEncoder => [128, 192],
-            Component::ImageEncoder => [picture, picture],
-            _ => [16, 24],
-        };
-        free_dimension(&|component, key| self.number(component, key), component, input, at, map)
+        let numbers = |component, key: &str| self.number(component, key);
+        free_dimension(&numbers, component, input, at, [128, 192], 8)
     }
 
     /// How the components go together.

@@ -16,16 +16,10 @@ pub fn example(
         let number = bundle.component(component)?.config.get(key)?.as_u64()?;
         usize::try_from(number).ok()
     };
-    let picture = numbers(component, "image_size").unwrap_or(224);
-    let cells = |px: usize| px / bundle.pipeline().vae_scale_factor;
-    let map = match component {
-        bundle::Component::VaeEncoder => [size.height_px, size.width_px],
-        bundle::Component::ImageEncoder => [picture, picture],
-        _ => [cells(size.height_px), cells(size.width_px)],
-    };
+    let (size_px, scale) = ([size.height_px, size.width_px], bundle.pipeline().vae_scale_factor);
     let mut generator = TorchGenerator::new(0);
     let tensor = |input: &Input| {
-        let free = |at| free_dimension(&numbers, component, &input.name, at, map);
+        let free = |at| free_dimension(&numbers, component, &input.name, at, size_px, scale);
         let shape: Vec<usize> =
             input.shape.iter().enumerate().map(|(at, dim)| dim.unwrap_or_else(|| free(at))).collect();
         let mut values = vec![0.0; shape.iter().product()];

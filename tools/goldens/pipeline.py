@@ -135,6 +135,20 @@ def export(name, module, inputs, outputs, config):
     np.savez_compressed(OUT / "reference" / f"{name}.npz", **arrays)
 
 
+def draw_runs(pipeline, runs):
+    """Final latents and pixels of every run, by the names that the tests look for."""
+    arrays = {}
+    for at, run in enumerate(runs):
+        draw = lambda kind: pipeline(
+            run["prompt"], negative_prompt=run["negative"], width=run["width"], height=run["height"], eta=run["eta"],
+            num_inference_steps=run["steps"], guidance_scale=run["guidance"], output_type=kind,
+            generator=torch.Generator().manual_seed(run["seed"]),
+        ).images
+        arrays[f"latents.{at}"] = draw("latent").numpy()
+        arrays[f"pixels.{at}"] = np.asarray(draw("pil")[0])
+    return arrays
+
+
 def main():
     torch.set_grad_enabled(False)
     generator = torch.Generator().manual_seed(3)
@@ -162,16 +176,7 @@ def main():
     )
     pipeline.set_progress_bar_config(disable=True)
     (OUT / "model_index.json").write_text(json.dumps({"_class_name": "OnnxStableDiffusionPipeline"}, indent=2) + "\n")
-    arrays = {}
-    for at, run in enumerate(RUNS):
-        draw = lambda kind: pipeline(
-            run["prompt"], negative_prompt=run["negative"], width=run["width"], height=run["height"], eta=run["eta"],
-            num_inference_steps=run["steps"], guidance_scale=run["guidance"], output_type=kind,
-            generator=torch.Generator().manual_seed(run["seed"]),
-        ).images
-        arrays[f"latents.{at}"] = draw("latent").numpy()
-        arrays[f"pixels.{at}"] = np.asarray(draw("pil")[0])
-    np.savez_compressed(OUT / "reference" / "pipeline.npz", **arrays)
+    np.savez_compressed(OUT / "reference" / "pipeline.npz", **draw_runs(pipeline, RUNS))
     write_json("tiny/reference/pipeline.json", {**provenance("pipeline.py", "torch", "diffusers", "transformers", "onnx", "numpy"), "runs": RUNS})
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from pipeline import draw_runs
 from provenance import DATA, provenance, write_json
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -33,15 +34,9 @@ RUNS = [
 ]
 
 
-class WithoutPicture(torch.nn.Module):
-    """The UNet as the pipeline calls it: with zeros for the picture's embedding, which mean that there is none."""
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet, self.config, self.dtype = unet, unet.config, unet.dtype
-
-    def forward(self, sample, timestep, **named):
-        return self.unet(sample, timestep, class_labels=torch.zeros(len(sample), WIDTH), **named)
+def without_picture(_unet, given, named):
+    """Adds to a call of the UNet the zeros for the picture's embedding which mean that there is none."""
+    return given, {**named, "class_labels": torch.zeros(len(given[0]), WIDTH)}
 
 
 def main() -> None:
@@ -54,7 +49,7 @@ def main() -> None:
     state = State(options.state, options.concepts)
     networks = load_networks(state, options.unfinished)
     text = CLIPTextModel(networks.text.config).eval()
-    text.load_state_dict({n: x for n, x in networks.text.state_dict().items() if n != "text_projection.weight"})
+    text.load_state_dict(networks.text.text_model.state_dict())
     for network in (text, networks.unet, networks.vae):
         round_parameters(network)
     networks.vae.register_to_config(scaling_factor=networks.scaling_factor)
@@ -62,18 +57,9 @@ def main() -> None:
         networks.vae, text, CLIPTokenizer.from_pretrained(state.tokenizer), networks.unet, make_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )
-    pipeline.unet = WithoutPicture(networks.unet)
+    networks.unet.register_forward_pre_hook(without_picture, with_kwargs=True)
     pipeline.set_progress_bar_config(disable=True)
-    arrays = {}
-    for at, run in enumerate(RUNS):
-        for kind, name in (("latent", "latents"), ("np", "pixels")):
-            picture = pipeline(
-                run["prompt"], negative_prompt=run["negative"], num_inference_steps=run["steps"],
-                guidance_scale=run["guidance"], width=run["width"], height=run["height"], output_type=kind,
-                generator=torch.Generator().manual_seed(run["seed"]),
-            ).images
-            arrays[f"{name}.{at}"] = picture.numpy() if kind == "latent" else (picture[0] * 255).round().astype(np.uint8)
-    np.savez_compressed(DATA / "shipped.npz", **arrays)
+    np.savez_compressed(DATA / "shipped.npz", **draw_runs(pipeline, RUNS))
     write_json("shipped.json", {**provenance("shipped.py", "torch", "diffusers", "transformers", "numpy"), "runs": RUNS})
 
 

@@ -124,16 +124,20 @@ fn given_noise_replaces_the_seed() {
 }
 
 /// A version 1.0 `.npy` file full of one number.
-fn npy(shape: &[usize; 4], value: f32) -> Vec<u8> {
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape:?}, }}").into_bytes();
-    let list = String::from_utf8(header).unwrap().replace('[', "(").replace(']', ")");
-    header = list.into_bytes();
+fn npy(shape: &[usize], value: f32) -> Vec<u8> {
+    npy_of(shape, std::iter::repeat_n(value, shape.iter().product()))
+}
+
+/// A version 1.0 `.npy` file.
+fn npy_of(shape: &[usize], values: impl Iterator<Item = f32>) -> Vec<u8> {
+    let dims: String = shape.iter().map(|n| format!("{n},")).collect();
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}").into_bytes();
     header.resize((header.len() + 11).next_multiple_of(64) - 11, b' ');
     header.push(b'\n');
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
     bytes.extend(header);
-    (0..shape.iter().product()).for_each(|_| bytes.extend(value.to_le_bytes()));
+    values.for_each(|value| bytes.extend(value.to_le_bytes()));
     bytes
 }
 
@@ -286,6 +290,120 @@ fn inspect_tells_what_is_in_a_model() {
     assert!(report["model_hash"].is_string());
     let text = works(&place.run(["inspect", "tiny.tintype"]));
     assert!(text.contains("unet") && text.contains("tokenizer/vocab.json"), "{text}");
+}
+
+#[test]
+fn inspect_shows_what_quantisation_cost_and_what_memory_is_planned() {
+    let place = Place::new();
+    let inspect = |more: &[&str]| {
+        let args = ["inspect", "tiny.tintype", "--json"];
+        serde_json::from_str::<serde_json::Value>(&works(&place.run(args.iter().chain(more)))).unwrap()
+    };
+    let report = inspect(&[]);
+    for (at, component) in ["text_encoder", "unet", "vae_decoder", "vae_encoder"].into_iter().enumerate() {
+        let part = &report["pipeline"]["report"]["components"][at];
+        assert_eq!(part["component"], component);
+        let off = part["weights"]["relative_l2"].as_f64().unwrap();
+        assert!((1e-3..2e-2).contains(&off), "{component}: {off}");
+        assert!(part["weights"]["psnr_db"].as_f64().unwrap() > 35.0);
+        assert!(report["planned"][component]["peak_anon_bytes"].as_u64().unwrap() > 1_000_000);
+    }
+    let text = works(&place.run(["inspect", "tiny.tintype"]));
+    assert!(text.contains("weights off by") && text.contains("MB of memory"), "{text}");
+
+    fails(&place.run(["inspect", "tiny.tintype", "--memory", "1M"]), 5, &["needs", "1.0 MB are allowed"]);
+    fails(&place.run(["inspect", "tiny.tintype", "--memory", "lots"]), 2, &["lots", "300M"]);
+}
+
+#[test]
+fn pictures_stay_within_the_memory_that_is_allowed() {
+    let place = Place::new();
+    let size = ["--width", "512", "--height", "256", "--seed", "1", "--latents", "l.npy"];
+    std::fs::write(place.path("l.npy"), npy(&[1, 4, 64, 128], 0.1)).unwrap();
+    let draw = |more: &[&str]| place.draw(&[&size[..], more].concat());
+    works(&draw(&["--tile", "off", "-o", "whole.png"]));
+    works(&draw(&["--tile", "16", "-o", "striped.png"]));
+    let differing = pixels(&place.path("whole.png")).into_iter().zip(pixels(&place.path("striped.png")));
+    assert!(differing.map(|(a, b)| a.abs_diff(b)).max().unwrap() <= 1);
+
+    fails(&draw(&["--memory", "9M", "-o", "no.png"]), 5, &["needs", "9.0 MB"]);
+    fails(&draw(&["--tile", "0"]), 2, &["auto, off or a number"]);
+    assert!(!place.path("no.png").exists());
+}
+
+fn pixels(path: &Path) -> Vec<u8> {
+    let mut reader =
+        png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    pixels
+}
+
+#[test]
+fn a_measured_import_says_what_it_does_to_outputs_and_pictures() {
+    let place = Place::new();
+    let tiny = fixture::data("tiny");
+    let args = ["import", tiny.to_str().unwrap(), "-o", "measured.tintype", "--measure", "--json"];
+    let output: serde_json::Value = serde_json::from_str(&works(&place.run(args))).unwrap();
+    let report = &output["report"];
+    for part in report["components"].as_array().unwrap() {
+        let off = part["output"]["relative_l2"].as_f64().unwrap();
+        assert!(off > 0.0 && off < 6e-2, "{part}");
+    }
+    assert!(report["picture"]["psnr_db"].as_f64().unwrap() > 30.0, "{report}");
+    let inspected = works(&place.run(["inspect", "measured.tintype", "--json"]));
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(&inspected["pipeline"]["report"], report);
+    assert_eq!(place.names(), ["measured.tintype", "tiny.tintype"], "nothing else is left behind");
+}
+
+#[test]
+fn selftest_holds_a_board_against_the_references_in_the_model() {
+    let place = Place::new();
+    fails(&place.run(["selftest", "tiny.tintype"]), 1, &["no references"]);
+
+    let source = fixture::data("topologies/taesd");
+    works(&place.run(["import", source.to_str().unwrap(), "-o", "taesd.tintype"]));
+    let report = works(&place.run(["selftest", "taesd.tintype", "--threads", "1", "--json"]));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["passed"], true);
+    assert_eq!(report["components"].as_array().unwrap().len(), 2);
+    for component in report["components"].as_array().unwrap() {
+        assert!(component["relative_l2"].as_f64().unwrap() > 0.0, "int8 is never exact");
+    }
+
+    // The weights of another network under the same references.
+    copy_folder(&source, &place.path("wrong"));
+    let other = place.path("wrong/vae_decoder/reference.npz");
+    std::fs::write(&other, doubled(&source.join("vae_decoder/reference.npz"))).unwrap();
+    works(&place.run(["import", "wrong", "-o", "wrong.tintype"]));
+    let output = place.run(["selftest", "wrong.tintype"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("vae_decoder"));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target)
+        } else {
+            _ = std::fs::copy(entry.path(), target).unwrap()
+        }
+    }
+}
+
+/// An `.npz` file with every value twice as large.
+fn doubled(path: &Path) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, array) in fixture::npz(path) {
+        let bytes = npy_of(&array.shape, array.values.iter().map(|x| 2.0 * x));
+        archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fixture::{data, npz, relative_l2, root};
 use tintype::bundle::{self, Bundle};
 use tintype::denoise::guidance::GuidanceScale;
-use tintype::engine::{Component, NamedTensor, Threads};
+use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 use tintype::pipeline::{Image, Request, Size, TextToImage};
 use tintype::text::Prompt;
@@ -24,7 +24,7 @@ fn open(precision: Precision) -> (tempfile::TempDir, Arc<Bundle>) {
 /// The largest relative error over a component's outputs, against torch.
 fn component_error(bundle: &Arc<Bundle>, kind: bundle::Component, threads: usize) -> f64 {
     let reference = npz(&data(&format!("tiny/reference/{kind}.npz")));
-    let mut component = Component::load(bundle, kind, &Threads::new(threads)).unwrap();
+    let mut component = Component::load(bundle, kind, &Resources::new(Threads::new(threads))).unwrap();
     let named = |(name, array): (&String, &fixture::Array)| {
         NamedTensor::new(name, &array.shape, array.values.clone())
     };
@@ -72,7 +72,7 @@ fn threads_do_not_change_a_bit() {
         let mut request = Request::new(&bundle, Prompt::new("a red box").unwrap(), 5).unwrap();
         request.steps = 2;
         request.size = Size { width_px: 48, height_px: 64 };
-        let mut pipeline = TextToImage::new(bundle.clone(), Threads::new(threads));
+        let mut pipeline = TextToImage::new(bundle.clone(), Resources::new(Threads::new(threads)));
         pipeline.run(&request, &mut ()).unwrap().remove(0).latents
     };
     let one = draw(1);
@@ -104,7 +104,10 @@ fn draw(bundle: &Arc<Bundle>, run: &Run) -> Image {
     request.guidance_scale = GuidanceScale::new(run.guidance).unwrap();
     request.eta = run.eta;
     request.size = Size { width_px: run.width, height_px: run.height };
-    TextToImage::new(bundle.clone(), Threads::new(2)).run(&request, &mut ()).unwrap().remove(0)
+    TextToImage::new(bundle.clone(), Resources::new(Threads::new(2)))
+        .run(&request, &mut ())
+        .unwrap()
+        .remove(0)
 }
 
 /// What diffusers drew: the runs of `<name>.json` with the latents and pixels of `<name>.npz`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fixture::{data, npz, relative_l2};
 use tintype::bundle::{Bundle, Component as Kind};
-use tintype::engine::{Component, NamedTensor, Threads};
+use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 
 /// Imports a topology with f32 weights and runs each of its components on the inputs of its reference.
@@ -26,7 +26,7 @@ fn matches_torch(name: &str, components: &[Kind]) {
 
 fn component_matches_torch(bundle: &Arc<Bundle>, kind: Kind, source: &Path) {
     let reference = npz(&source.join(kind.name()).join("reference.npz"));
-    let mut component = Component::load(bundle, kind, &Threads::new(2)).unwrap();
+    let mut component = Component::load(bundle, kind, &Resources::new(Threads::new(2))).unwrap();
     let inputs: Vec<NamedTensor> =
         reference.iter().map(|(name, a)| NamedTensor::new(name, &a.shape, a.values.clone())).collect();
     let outputs = component.run(&inputs).unwrap();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::quantity::{MemorySize, TileArg};
+
 /// Pictures from words on small boards, offline.
 #[derive(Debug, Parser)]
 #[command(name = "tintype", version, max_term_width = 100)]
@@ -26,6 +28,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say how alike sentences and pictures are
     Embed(EmbedArgs),
+    /// Check that this board computes what the model's maker computed
+    Selftest(SelftestArgs),
     /// Measure how long a component or a whole picture takes, and in how much memory
     Bench(BenchArgs),
 }
@@ -74,6 +78,12 @@ pub struct GenerateArgs {
     /// Also write the final latents, before decoding
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
+    /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<MemorySize>,
+    /// Decode in stripes of so many rows, "off" for never, "auto" for where it saves memory [default: auto]
+    #[arg(long, value_name = "PX|auto|off")]
+    pub tile: Option<TileArg>,
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -97,6 +107,9 @@ pub struct ImportArgs {
     /// How most weights are stored
     #[arg(long, value_enum, default_value_t = WeightsArg::Int8)]
     pub weights: WeightsArg,
+    /// Also run each component and a whole picture against f32 weights, for the report; takes minutes
+    #[arg(long)]
+    pub measure: bool,
     /// Print the report as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -113,6 +126,9 @@ pub enum WeightsArg {
 pub struct InspectArgs {
     /// The model file
     pub file: PathBuf,
+    /// Plan with no more than this much anonymous memory, such as 300M or 256MiB
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<MemorySize>,
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -161,6 +177,18 @@ pub struct EmbedArgs {
 }
 
 #[derive(Debug, Parser)]
+pub struct SelftestArgs {
+    /// The model file [default: as for generate]
+    pub file: Option<PathBuf>,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Parser)]
 pub struct BenchArgs {
     /// The model file
     pub file: PathBuf,
@@ -176,6 +204,12 @@ pub struct BenchArgs {
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<MemorySize>,
+    /// Decode in stripes of so many rows, "off" for never, "auto" for where it saves memory [default: auto]
+    #[arg(long, value_name = "PX|auto|off")]
+    pub tile: Option<TileArg>,
     /// Runs to measure, after one that does not count
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub repeat: usize,

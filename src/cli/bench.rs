@@ -12,7 +12,7 @@ use super::generate::print;
 use super::memory::Watch;
 use super::model;
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, Threads};
+use crate::engine::{Component, Resources};
 use crate::kernels::Level;
 use crate::pipeline::{Request, RequestError, TextToImage, example};
 use crate::text::Prompt;
@@ -37,11 +37,11 @@ pub fn bench(args: &BenchArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("--repeat {} is out of range: 1 to {REPEAT_MAX}", args.repeat)));
     }
     let kind = args.component.as_deref().map(model::component).transpose()?;
-    let threads = model::threads(args.threads)?;
+    let resources = model::resources(args.threads, args.memory, args.tile)?;
     let watch = Watch::start();
     let times = match kind {
-        Some(kind) => component(args, kind, &threads)?,
-        None => picture(args, &threads)?,
+        Some(kind) => component(args, kind, &resources)?,
+        None => picture(args, &resources)?,
     };
     let peaks = watch.peaks();
     let name = kind.map_or("pipeline", bundle::Component::name);
@@ -55,7 +55,7 @@ pub fn bench(args: &BenchArgs) -> Result<(), CliError> {
             "peak_anon_bytes": peaks.anon_bytes,
             "peak_file_bytes": peaks.file_bytes,
             "kernel_level": Level::detect().name(),
-            "threads": threads.count(),
+            "threads": resources.threads.count(),
         });
         return print(&report.to_string());
     }
@@ -71,15 +71,15 @@ pub fn bench(args: &BenchArgs) -> Result<(), CliError> {
         megabytes(peaks.anon_bytes),
         megabytes(peaks.file_bytes),
         Level::detect().name(),
-        threads.count()
+        resources.threads.count()
     ))
 }
 
-fn component(args: &BenchArgs, kind: bundle::Component, threads: &Threads) -> Result<Times, CliError> {
+fn component(args: &BenchArgs, kind: bundle::Component, resources: &Resources) -> Result<Times, CliError> {
     let start = Instant::now();
     let bundle = open(&args.file)?;
     let size = request(args, &bundle)?.size;
-    let mut component = Component::load(&bundle, kind, threads)?;
+    let mut component = Component::load(&bundle, kind, resources)?;
     let inputs = example(&bundle, kind, component.inputs(), size);
     component.prepare(&inputs)?;
     let load = start.elapsed().as_secs_f64();
@@ -87,12 +87,12 @@ fn component(args: &BenchArgs, kind: bundle::Component, threads: &Threads) -> Re
     Ok(Times { load, runs })
 }
 
-fn picture(args: &BenchArgs, threads: &Threads) -> Result<Times, CliError> {
+fn picture(args: &BenchArgs, resources: &Resources) -> Result<Times, CliError> {
     let start = Instant::now();
     let bundle = open(&args.file)?;
     let request = request(args, &bundle)?;
     let opened = start.elapsed().as_secs_f64();
-    let mut pipeline = TextToImage::new(bundle, threads.clone());
+    let mut pipeline = TextToImage::new(bundle, resources.clone());
     let runs = measure(args.repeat, || Ok(pipeline.run(&request, &mut ()).map(drop)?))?;
     let loads = (args.repeat + 1) as f64;
     Ok(Times { load: opened + pipeline.seconds().load / loads, runs })

@@ -58,14 +58,22 @@ pub enum CliError {
         /// What the system says.
         source: io::Error,
     },
+    /// Components that compute something else than they should.
+    #[error(
+        "{0} computes something else here than where the model was made: check the file with `tintype verify`, and report this board"
+    )]
+    Selftest(String),
     /// Standard output is gone.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
 }
 
 impl CliError {
-    /// 1 failed, 2 usage, 3 bad model.
+    /// 1 failed, 2 usage, 3 bad model, 5 not enough memory.
     pub fn exit_code(&self) -> u8 {
+        if let Some(EngineError::Memory { .. }) = self.engine() {
+            return 5;
+        }
         match self {
             Self::Usage(_)
             | Self::NoPrompt
@@ -83,7 +91,15 @@ impl CliError {
             | Self::Import(_)
             | Self::Tensors { .. }
             | Self::Read { .. }
+            | Self::Selftest(_)
             | Self::Stdout(_) => 1,
+        }
+    }
+
+    fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(error) | Self::Pipeline(PipelineError::Engine(error)) => Some(error),
+            _ => None,
         }
     }
 }

@@ -34,7 +34,7 @@ struct Written {
 pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let start = Instant::now();
     let watch = Watch::start();
-    let threads = model::threads(args.threads)?;
+    let resources = model::resources(args.threads, args.memory, args.tile)?;
     let prompt = prompt(args.prompt.as_deref())?;
     let (path, bundle) = model::open(args.model.as_deref())?;
     let request = request(args, &bundle, prompt)?;
@@ -43,8 +43,8 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let saved = args.save_latents.as_deref().map_or(Vec::new(), |path| paths(path, request.count));
     outputs.iter().chain(&saved).try_for_each(|path| output::check(path))?;
 
-    let count = threads.count();
-    let mut pipeline = TextToImage::new(bundle.clone(), threads);
+    let count = resources.threads.count();
+    let mut pipeline = TextToImage::new(bundle.clone(), resources);
     let images = pipeline.run(&request, &mut Course(Bar::new("steps")))?;
     let written = write(&images, &outputs, &saved, &request, &bundle)?;
     if args.json {

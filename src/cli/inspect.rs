@@ -1,20 +1,31 @@
 //! `tintype inspect` and `tintype verify`: what a model file holds, and whether it is whole.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::args::{InspectArgs, VerifyArgs};
 use super::error::CliError;
 use super::generate::print;
-use crate::bundle::{Bundle, BundleError, ComponentEntry};
+use super::import;
+use super::model;
+use crate::bundle::{self, Bundle, BundleError, ComponentEntry};
+use crate::engine::{EngineError, Footprint, Resources};
+use crate::pipeline::{Size, footprints};
 
 /// Shows what a model file holds.
 ///
 /// # Errors
-/// [`CliError::Model`] if it cannot be opened.
+/// - [`CliError::Model`] if it cannot be opened.
+/// - [`CliError::Engine`] if it does not fit into the memory that is allowed.
 pub fn inspect(args: &InspectArgs) -> Result<(), CliError> {
-    let bundle = Bundle::open(&args.file)?;
+    let bundle = Arc::new(Bundle::open(&args.file)?);
+    let resources = model::resources(None, args.memory, None)?;
+    let planned = planned(&bundle, &resources)?;
     if args.json {
-        let mut report = json!({ "file": args.file, "model_hash": bundle.model_hash() });
+        let planned: serde_json::Map<_, _> =
+            planned.iter().map(|(component, plan)| (component.name().to_owned(), json!(plan))).collect();
+        let mut report = json!({ "file": args.file, "model_hash": bundle.model_hash(), "planned": planned });
         let header = serde_json::to_value(bundle.header()).expect("a header is JSON");
         if let (Some(report), serde_json::Value::Object(header)) = (report.as_object_mut(), header) {
             report.extend(header);
@@ -34,6 +45,14 @@ pub fn inspect(args: &InspectArgs) -> Result<(), CliError> {
     for component in &bundle.header().components {
         print(&described(component))?;
     }
+    for (component, plan) in &planned {
+        let stripes = plan.stripe_rows.map_or(String::new(), |rows| format!(", in stripes of {rows} rows"));
+        let megabytes = plan.peak_anon_bytes as f64 / 1e6;
+        print(&format!("  {:<15} plans {megabytes:.1} MB of memory{stripes}", component.name()))?;
+    }
+    for line in pipeline.report.iter().flat_map(import::described) {
+        print(&format!("  {line}"))?;
+    }
     for file in &bundle.header().files {
         print(&format!("  {:<42} {:>10} bytes", file.name, file.blob.len))?;
     }
@@ -41,6 +60,24 @@ pub fn inspect(args: &InspectArgs) -> Result<(), CliError> {
         print(&format!("  licence of {}: {}", licence.name, licence.spdx))?;
     }
     Ok(())
+}
+
+/// What each component that can be planned will take for a picture of the model's own size.
+fn planned(
+    bundle: &Arc<Bundle>,
+    resources: &Resources,
+) -> Result<Vec<(bundle::Component, Footprint)>, EngineError> {
+    let pipeline = bundle.pipeline();
+    let size = Size { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px };
+    let mut planned = Vec::new();
+    for component in bundle.header().components.iter().map(|entry| entry.name) {
+        match footprints(bundle, &[component], size, resources) {
+            Ok(plans) => planned.extend(plans.into_iter().map(|plan| (component, plan))),
+            Err(error @ EngineError::Memory { .. }) => return Err(error),
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+    Ok(planned)
 }
 
 fn described(component: &ComponentEntry) -> String {

@@ -11,7 +11,9 @@ mod import;
 mod inspect;
 mod memory;
 mod model;
+mod quantity;
 mod run;
+mod selftest;
 mod sigbus;
 
 use std::io::Write as _;
@@ -47,6 +49,7 @@ impl Command {
             Self::Verify(args) => inspect::verify(&args),
             Self::Run(args) => run::run(&args),
             Self::Embed(args) => embed::embed(&args),
+            Self::Selftest(args) => selftest::selftest(&args),
             Self::Bench(args) => bench::bench(&args),
         }
     }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::CliError;
+use super::quantity::{MemorySize, TileArg};
 use crate::bundle::{Bundle, Component};
-use crate::engine::Threads;
+use crate::engine::{Resources, Threads, Tile};
 
 /// The model that ships.
 const DEFAULT: &str = "emoji.tintype";
@@ -51,14 +52,20 @@ pub fn component(name: &str) -> Result<Component, CliError> {
     })
 }
 
-/// The threads that were asked for, or one per core.
+/// The threads that were asked for, or one per core; the memory that is allowed; how large maps are worked on.
 ///
 /// # Errors
-/// [`CliError::Usage`] for none, or for more than any board has.
-pub fn threads(asked: Option<usize>) -> Result<Threads, CliError> {
+/// [`CliError::Usage`] for no threads, or for more than any board has.
+pub fn resources(
+    threads: Option<usize>,
+    memory: Option<MemorySize>,
+    tile: Option<TileArg>,
+) -> Result<Resources, CliError> {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    match asked.unwrap_or_else(cores) {
-        count @ 1..=256 => Ok(Threads::new(count)),
-        got => Err(CliError::Usage(format!("--threads {got} is out of range: 1 to 256"))),
-    }
+    let threads = match threads.unwrap_or_else(cores) {
+        count @ 1..=256 => Threads::new(count),
+        got => return Err(CliError::Usage(format!("--threads {got} is out of range: 1 to 256"))),
+    };
+    let tile = tile.map_or(Tile::Auto, |tile| tile.0);
+    Ok(Resources { threads, memory_bytes: memory.map(|size| size.0), tile })
 }

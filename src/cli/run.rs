@@ -10,7 +10,8 @@ use super::arrays;
 use super::error::CliError;
 use super::generate::print;
 use super::model;
-use crate::engine::{Component, NamedTensor};
+use super::quantity::TileArg;
+use crate::engine::{Component, NamedTensor, Tile};
 use crate::output;
 
 /// Runs a component.
@@ -19,9 +20,9 @@ use crate::output;
 /// [`CliError`]; no output is written then.
 pub fn run(args: &RunArgs) -> Result<(), CliError> {
     let kind = model::component(&args.component)?;
-    let threads = model::threads(args.threads)?;
+    let resources = model::resources(args.threads, None, Some(TileArg(Tile::Off)))?;
     let (_, bundle) = model::open(Some(&args.file))?;
-    let mut component = Component::load(&bundle, kind, &threads)?;
+    let mut component = Component::load(&bundle, kind, &resources)?;
     output::check(&args.outputs)?;
     let inputs = read(&args.inputs, &component)?;
     let start = Instant::now();
@@ -31,7 +32,7 @@ pub fn run(args: &RunArgs) -> Result<(), CliError> {
     if args.json {
         let shapes =
             outputs.iter().map(|o| (o.name.clone(), json!(o.shape))).collect::<serde_json::Map<_, _>>();
-        let report = json!({ "component": kind.name(), "seconds": seconds, "outputs": shapes, "threads": threads.count() });
+        let report = json!({ "component": kind.name(), "seconds": seconds, "outputs": shapes, "threads": resources.threads.count() });
         return print(&report.to_string());
     }
     outputs.iter().try_for_each(|o| print(&format!("{} {:?}", o.name, o.shape)))

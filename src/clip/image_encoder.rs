@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::preprocess::{PreprocessError, Preprocessor};
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, NamedTensor, Threads};
+use crate::engine::{Component, EngineError, NamedTensor, Resources};
 
 /// Where the bundle keeps the configuration.
 const CONFIG: &str = "image_encoder/preprocessor_config.json";
@@ -35,8 +35,8 @@ impl ImageEncoder {
     /// # Errors
     /// - [`ImageError::NoConfig`], [`ImageError::Preprocess`]: its configuration.
     /// - [`ImageError::Engine`]: its network.
-    pub fn load(bundle: &Arc<Bundle>, threads: &Threads) -> Result<Self, ImageError> {
-        let component = Component::load(bundle, bundle::Component::ImageEncoder, threads)?;
+    pub fn load(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, ImageError> {
+        let component = Component::load(bundle, bundle::Component::ImageEncoder, resources)?;
         let preprocessor = Preprocessor::from_json(bundle.file(CONFIG).ok_or(ImageError::NoConfig)?)?;
         Ok(Self { preprocessor, component })
     }

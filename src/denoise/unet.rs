@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, NamedTensor, Threads};
+use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::{Latents, TextEmbedding};
 
 /// A UNet and what its configuration says of its inputs.
@@ -17,8 +17,8 @@ impl Unet {
     ///
     /// # Errors
     /// [`EngineError`] if there is none or its graph cannot be read.
-    pub fn load(bundle: &Arc<Bundle>, threads: &Threads) -> Result<Self, EngineError> {
-        let component = Component::load(bundle, bundle::Component::Unet, threads)?;
+    pub fn load(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, EngineError> {
+        let component = Component::load(bundle, bundle::Component::Unet, resources)?;
         let config = bundle.component(bundle::Component::Unet).map(|c| &c.config);
         let number = |key: &str| config.and_then(|c| c[key].as_u64()).and_then(|n| usize::try_from(n).ok());
         let wants_labels = component.inputs().iter().any(|input| input.name == "class_labels");

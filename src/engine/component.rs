@@ -6,8 +6,8 @@ use tract_core::prelude::*;
 
 use super::EngineError;
 use super::graph::{Graph, Input};
-use super::plan::{PlanError, plan};
-use super::threads::Threads;
+use super::plan::{Plan, PlanError};
+use super::resources::{Resources, Tile};
 use super::weights::Weights;
 use crate::bundle::{self, Bundle};
 
@@ -35,8 +35,22 @@ pub struct Component {
     kind: bundle::Component,
     graph: Graph,
     weights: Weights,
-    threads: Threads,
-    planned: Option<(Vec<Vec<usize>>, Arc<TypedRunnableModel>)>,
+    resources: Resources,
+    planned: Option<(Vec<Vec<usize>>, Arc<Plan>)>,
+}
+
+/// Anonymous memory that a process holds beside the values of a plan: the program, the model's header, the plan itself.
+pub const BESIDE_BYTES: usize = 8_000_000;
+
+/// What a planned component will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Footprint {
+    /// The most anonymous memory that the process will hold, in bytes.
+    pub peak_anon_bytes: usize,
+    /// Rows of the picture that are worked on at a time; `null` where all of it is.
+    pub stripe_rows: Option<usize>,
+    /// Whether maps are kept in f16 between passes.
+    pub f16_maps: bool,
 }
 
 impl Component {
@@ -48,13 +62,17 @@ impl Component {
     pub fn load(
         bundle: &Arc<Bundle>,
         kind: bundle::Component,
-        threads: &Threads,
+        resources: &Resources,
     ) -> Result<Self, EngineError> {
         let entry = bundle.component(kind).ok_or(EngineError::NoComponent { component: kind })?;
         let graph = serde_json::from_slice(bundle.graph(entry))
             .map_err(|source| EngineError::Graph { component: kind, source })?;
         let weights = Weights::new(bundle.clone(), kind);
-        Ok(Self { kind, graph, weights, threads: threads.clone(), planned: None })
+        // Only the maps of an autoencoder are so large that stripes are worth their cost.
+        let striped = matches!(kind, bundle::Component::VaeDecoder | bundle::Component::VaeEncoder);
+        let tile = if striped { resources.tile } else { Tile::Off };
+        let resources = Resources { tile, ..resources.clone() };
+        Ok(Self { kind, graph, weights, resources, planned: None })
     }
 
     /// The inputs that the graph takes.
@@ -62,14 +80,17 @@ impl Component {
         &self.graph.inputs
     }
 
-    /// Plans for inputs of these shapes, so that the next run of them starts at once.
+    /// Plans for inputs of these shapes, so that the next run of them starts at once, and says what it will take.
     ///
     /// # Errors
     /// As [`Component::run`], but for [`EngineError::Run`] of the run itself.
-    pub fn prepare(&mut self, inputs: &[NamedTensor]) -> Result<(), EngineError> {
+    pub fn prepare(&mut self, inputs: &[NamedTensor]) -> Result<Footprint, EngineError> {
         let shapes = self.graph.inputs.iter().map(|input| Ok(self.find(input, inputs)?.1.to_vec()));
         let shapes = shapes.collect::<Result<_, EngineError>>()?;
-        self.plan(shapes).map(drop)
+        let plan = self.plan(shapes)?;
+        let peak_anon_bytes = BESIDE_BYTES + plan.peak_bytes(self.resources.threads.count());
+        let (stripe_rows, f16_maps) = plan.stripes().map_or((None, false), |s| (Some(s.stripe), s.half));
+        Ok(Footprint { peak_anon_bytes, stripe_rows, f16_maps })
     }
 
     /// Runs the graph. Inputs are found by name, others are ignored; outputs come in the graph's order.
@@ -77,6 +98,7 @@ impl Component {
     /// # Errors
     /// - [`EngineError::MissingInput`], [`EngineError::InputShape`]: an input.
     /// - [`EngineError::Node`]: a node that does not fit its weights or inputs.
+    /// - [`EngineError::Memory`]: it would take more memory than is allowed.
     /// - [`EngineError::Run`]: tract's own.
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
         let inputs =
@@ -84,7 +106,7 @@ impl Component {
         let plan = self.plan(inputs.iter().map(|tensor| tensor.shape().to_vec()).collect())?;
         let inputs = inputs.into_iter().map(IntoTValue::into_tvalue).collect();
         let failed = |source| EngineError::Run { component: self.kind, source };
-        let outputs = plan.run(inputs).map_err(failed)?;
+        let outputs = plan.run(inputs, &self.resources.threads).map_err(failed)?;
         let named = self.graph.outputs.iter().zip(outputs);
         named
             .map(|(output, tensor)| {
@@ -133,17 +155,34 @@ impl Component {
         Ok((tensor, shape))
     }
 
-    fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Arc<TypedRunnableModel>, EngineError> {
+    fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Arc<Plan>, EngineError> {
         if let Some((planned, plan)) = &self.planned
             && *planned == shapes
         {
             return Ok(plan.clone());
         }
         let component = self.kind;
-        let made = plan(&self.graph, &shapes, &self.weights, &self.threads).map_err(|error| match error {
+        let allowed = self.resources.memory_bytes.map(|bytes| bytes.saturating_sub(BESIDE_BYTES));
+        let made = Plan::new(
+            &self.graph,
+            &shapes,
+            &self.weights,
+            &self.resources.threads,
+            self.resources.tile,
+            allowed,
+        );
+        let made = made.map_err(|error| match error {
             PlanError::Node { node, reason } => EngineError::Node { component, node, reason },
             PlanError::Tract(source) => EngineError::Run { component, source },
         })?;
+        let needed = BESIDE_BYTES + made.peak_bytes(self.resources.threads.count());
+        match self.resources.memory_bytes {
+            Some(available) if needed > available => {
+                return Err(EngineError::Memory { component, needed, available });
+            }
+            _ => {}
+        }
+        let made = Arc::new(made);
         self.planned = Some((shapes, made.clone()));
         Ok(made)
     }

@@ -13,15 +13,19 @@
 mod component;
 mod dimensions;
 pub mod graph;
+mod memory;
 mod node;
 pub mod onnx;
 mod ops;
 mod plan;
+mod resources;
+mod stripes;
 mod threads;
 mod weights;
 
-pub use component::{Component, NamedTensor};
+pub use component::{BESIDE_BYTES, Component, Footprint, NamedTensor};
 pub use dimensions::free_dimension;
+pub use resources::{Resources, Tile};
 pub use threads::Threads;
 
 use crate::bundle;
@@ -82,6 +86,19 @@ pub enum EngineError {
         component: bundle::Component,
         /// The output.
         name: &'static str,
+    },
+    /// The plan takes more memory than is allowed.
+    #[error(
+        "{component} needs {:.1} MB of memory and {:.1} MB are allowed: allow more, or draw a smaller picture",
+        *needed as f64 / 1e6, *available as f64 / 1e6
+    )]
+    Memory {
+        /// The component.
+        component: bundle::Component,
+        /// The planned peak of anonymous memory, in bytes.
+        needed: usize,
+        /// What the request allows, in bytes.
+        available: usize,
     },
     /// tract failed while it planned or ran.
     #[error("{component} could not be run")]

@@ -30,6 +30,9 @@ const BUNDLED: &[&str] = &[
     "image_encoder/preprocessor_config.json",
 ];
 
+/// What the framework that a component comes from computed with it; goes into the bundle as `selftest/NAME.npz`.
+const REFERENCE: &str = "reference.npz";
+
 /// A configuration file larger than this is not one.
 const CONFIG_MAX_BYTES: u64 = 16 << 20;
 
@@ -38,7 +41,7 @@ pub struct Folder {
     path: PathBuf,
     configs: BTreeMap<usize, (Component, Value)>,
     scheduler: Value,
-    files: Vec<(&'static str, Vec<u8>)>,
+    files: Vec<(String, Vec<u8>)>,
     ours: Ours,
 }
 
@@ -83,7 +86,13 @@ impl Folder {
         }
         let mut files = Vec::new();
         for &name in BUNDLED.iter().filter(|name| path.join(name).exists()) {
-            files.push((name, read(&path.join(name))?));
+            files.push((name.to_owned(), read(&path.join(name))?));
+        }
+        for (component, _) in configs.values() {
+            let reference = path.join(component.name()).join(REFERENCE);
+            if reference.exists() {
+                files.push((format!("selftest/{}.npz", component.name()), read(&reference)?));
+            }
         }
         let scheduler = parse(&path.join("scheduler/scheduler_config.json"))?;
         let ours = path.join("tintype.json");
@@ -108,7 +117,7 @@ impl Folder {
 
     /// The files that are bundled as they are.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.files.iter().map(|(name, contents)| (*name, &contents[..]))
+        self.files.iter().map(|(name, contents)| (&name[..], &contents[..]))
     }
 
     /// The licences that `tintype.json` names.

@@ -1,28 +1,36 @@
 //! A folder of ONNX models, as optimum writes it, -> one bundle.
 //!
 //! ```text
-//! read the folder's configuration files                       folder
-//! for each component: take the graph over, decide how each weight is stored     engine::onnx, precision
-//! the header follows from that; then, one weight at a time:
-//!     read, quantise, arrange, write                          quantise
+//! read the folder's configuration files                                         folder
+//! for each component, take the graph over                                       engine::onnx
+//! one weight at a time: read it, decide how it is stored                        precision, quantise, weight
+//! the header follows from that, and the report of what was lost                 report, measure
+//! one weight at a time: read it again, quantise, arrange, write                 weight
 //! ```
-//! It runs once, on any machine. Memory holds one weight at a time beside the ONNX file itself, and nothing
-//! stands under the target's name before all of it is written.
+//! It runs once, on any machine. Memory holds one weight at a time beside the ONNX graph, and nothing stands under the
+//! target's name before all of it is written.
 
 mod folder;
+mod measure;
 mod precision;
 mod quantise;
+mod report;
+mod weight;
 
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{
-    self, Blob, BundleError, BundleWriter, Component, ComponentEntry, Dtype, FileEntry, Header, Layout,
-    Scales, TensorEntry, Values, WriteError, pack_o8k4, pack_o8k4_scales,
+    Blob, BundleError, BundleWriter, Component, ComponentEntry, FileEntry, Header, Pipeline, TensorEntry,
+    WriteError,
 };
+use crate::engine::EngineError;
 use crate::engine::onnx::{self, Constant, Imported, OnnxError};
+use crate::pipeline::PipelineError;
 use folder::Folder;
 pub use precision::Precision;
-use precision::{Role, Stored};
+use precision::Role;
+use report::Deviation;
+pub use report::{ComponentReport, Difference, Numbers, Report};
 
 /// Why a folder was not imported. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -68,37 +76,35 @@ pub enum ImportError {
     /// The bundle cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// What was written to be measured cannot be read.
+    #[error("the imported model cannot be read back")]
+    Reopen(#[source] BundleError),
+    /// A component cannot be run to measure it.
+    #[error("cannot measure {component}")]
+    Run {
+        /// The component.
+        component: Component,
+        /// Why.
+        source: EngineError,
+    },
+    /// A picture cannot be drawn to measure it.
+    #[error("cannot draw a picture to measure the model")]
+    Draw(#[from] PipelineError),
 }
 
-/// What an import did, for the person who asked for it.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Report {
-    /// One entry for each component.
-    pub components: Vec<ComponentReport>,
+/// How a folder is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// What most weights are stored as.
+    pub precision: Precision,
+    /// Whether every component and a whole picture are also run against f32 weights, which takes minutes.
+    pub measure: bool,
 }
 
-/// What became of one component.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ComponentReport {
-    /// Which one.
-    pub component: &'static str,
-    /// Operations in its graph.
-    pub operations: usize,
-    /// Its weights, counted in numbers, by how they are stored.
-    pub numbers: Numbers,
-    /// Relative L2 error of all weights that were quantised to int8, 0 if none was.
-    pub int8_weight_error: f64,
-}
-
-/// Counts of numbers by their type.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Numbers {
-    /// Stored as int8.
-    pub i8: usize,
-    /// Stored as f16.
-    pub f16: usize,
-    /// Stored as f32.
-    pub f32: usize,
+impl From<Precision> for Options {
+    fn from(precision: Precision) -> Self {
+        Self { precision, measure: false }
+    }
 }
 
 /// A component on its way into the bundle.
@@ -106,151 +112,164 @@ struct Part {
     component: Component,
     imported: Imported,
     graph: Vec<u8>,
-    stored: Vec<Stored>,
+    weights: Vec<(String, weight::Plan)>,
 }
 
-/// Imports the folder `source` to a bundle at `target`, most weights as `precision`; `progress` is told, for
-/// each weight, how many of how many are done.
+/// Imports the folder `source` to a bundle at `target`; `progress` is told how many of how many things are done.
 ///
 /// # Errors
 /// [`ImportError`]; the target is then as it was.
 pub fn import(
     source: &Path,
     target: &Path,
-    precision: Precision,
+    options: impl Into<Options>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report, ImportError> {
+    let options = options.into();
     let folder = Folder::open(source)?;
-    let parts =
-        folder.components().iter().map(|&c| part(&folder, c, precision)).collect::<Result<Vec<_>, _>>()?;
-    let mut reports = parts.iter().map(Part::report).collect::<Vec<_>>();
-    let header = header(&folder, &parts)?;
-    let mut writer = BundleWriter::create(target, header)?;
-    for (name, contents) in folder.files() {
-        writer.write_file(name, contents)?;
+    let mut parts = parts(&folder)?;
+    let weights: usize = parts.iter().map(|part| part.imported.weights.len()).sum();
+    let times = if options.measure { 5 } else { 2 };
+    let mut course = Course { done: 0, total: times * weights, tell: progress };
+    decide(&mut parts, options.precision, &mut course)?;
+    let mut report = Report { components: parts.iter().map(Part::report).collect(), picture: None };
+    if options.measure {
+        let place = tempfile::tempdir_in(beside(target)).map_err(|source| unwritable(target, source))?;
+        let (stored, exact) = (place.path().join("stored"), place.path().join("exact"));
+        write(&folder, &parts, &report, &stored, &mut course)?;
+        let exact_parts = &mut self::parts(&folder)?;
+        decide(exact_parts, Precision::F32, &mut course)?;
+        write(&folder, exact_parts, &report, &exact, &mut course)?;
+        measure::measure(&stored, &exact, &mut report)?;
     }
-    for part in &parts {
-        writer.write_graph(part.component, &part.graph)?;
-    }
-    let total = parts.iter().map(|part| part.imported.weights.len()).sum();
-    let mut done = 0;
-    for (part, report) in parts.iter().zip(&mut reports) {
-        let mut error = quantise::Error::default();
-        for ((name, constant), stored) in part.imported.weights.iter().zip(&part.stored) {
-            write_weight(&mut writer, part, name, constant, *stored, &mut error)?;
-            done += 1;
-            progress(done, total);
-        }
-        report.int8_weight_error = error.relative();
-    }
-    writer.finish()?;
-    Ok(Report { components: reports })
+    write(&folder, &parts, &report, target, &mut course)?;
+    Ok(report)
 }
 
-fn part(folder: &Folder, component: Component, precision: Precision) -> Result<Part, ImportError> {
-    let size = |name: &str, at: usize| folder.analysis_size(component, name, at);
-    let imported = onnx::import(&folder.graph_file(component), &size)
-        .map_err(|source| ImportError::Graph { component, source })?;
-    let graph = serde_json::to_vec(&imported.graph).expect("a graph has string keys and finite numbers");
-    let roles = Role::of_weights(&imported.graph);
-    let stored =
-        imported.weights.iter().map(|(name, w)| precision.stored(name, &w.shape(), roles[name])).collect();
-    Ok(Part { component, imported, graph, stored })
+/// Takes the graphs over; no weight is read yet.
+fn parts(folder: &Folder) -> Result<Vec<Part>, ImportError> {
+    let part = |&component: &Component| {
+        let size = |name: &str, at: usize| folder.analysis_size(component, name, at);
+        let imported = onnx::import(&folder.graph_file(component), &size)
+            .map_err(|source| ImportError::Graph { component, source })?;
+        let graph = serde_json::to_vec(&imported.graph).expect("a graph has string keys and finite numbers");
+        Ok(Part { component, imported, graph, weights: Vec::new() })
+    };
+    folder.components().iter().map(part).collect()
 }
 
-fn header(folder: &Folder, parts: &[Part]) -> Result<Header, ImportError> {
-    let files = folder.files().map(|(name, contents)| FileEntry {
-        name: name.to_owned(),
-        blob: Blob::unwritten(contents.len() as u64),
-    });
-    let files = files.collect();
-    let components = parts
-        .iter()
-        .map(|part| {
-            Ok(ComponentEntry {
-                name: part.component,
-                config: folder.config(part.component).clone(),
-                graph: Blob::unwritten(part.graph.len() as u64),
-                tensors: part.entries()?,
-            })
-        })
-        .collect::<Result<_, ImportError>>()?;
-    Ok(Header { pipeline: folder.pipeline(), licences: folder.licences(), files, components })
-}
-
-fn write_weight(
-    writer: &mut BundleWriter,
-    part: &Part,
-    name: &str,
-    constant: &Constant,
-    stored: Stored,
-    error: &mut quantise::Error,
-) -> Result<(), ImportError> {
-    let component = part.component;
-    let values = constant
-        .read(name, &part.imported.initialisers)
-        .map_err(|source| ImportError::Graph { component, source })?;
-    let shape = constant.shape();
-    let (outputs, inputs) = (shape[0], shape[1..].iter().product());
-    let matrix = stored.layout == Layout::O8k4;
-    match stored.dtype {
-        Dtype::F32 if matrix => {
-            writer.write_tensor(component, name, Values::F32(&pack_o8k4(&values, outputs, inputs)))?;
+/// Reads every weight once and decides how it is stored.
+fn decide(parts: &mut [Part], precision: Precision, course: &mut Course) -> Result<(), ImportError> {
+    for part in parts {
+        let roles = Role::of_weights(&part.imported.graph);
+        let mut weights = Vec::with_capacity(part.imported.weights.len());
+        for (name, constant) in &part.imported.weights {
+            let stored = precision.stored(name, &constant.shape(), roles[name]);
+            let plan = weight::Plan::new(&part.read(name, constant)?, constant.shape(), stored);
+            weights.push((name.clone(), plan));
+            course.step();
         }
-        Dtype::F32 => writer.write_tensor(component, name, Values::F32(&values))?,
-        Dtype::F16 => {
-            let halves: Vec<half::f16> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
-            let halves = if matrix { pack_o8k4(&halves, outputs, inputs) } else { halves };
-            writer.write_tensor(component, name, Values::F16(&halves))?;
-        }
-        Dtype::I8 => {
-            let rows = quantise::per_channel(&values, outputs, error);
-            let (values, scales) = if matrix {
-                (pack_o8k4(&rows.values, outputs, inputs), pack_o8k4_scales(&rows.scales, outputs, 1))
-            } else {
-                (rows.values, rows.scales)
-            };
-            writer.write_tensor(component, name, Values::I8 { values: &values, scales: &scales })?;
-        }
+        part.weights = weights;
     }
     Ok(())
 }
 
+/// Writes the bundle, one weight at a time.
+fn write(
+    folder: &Folder,
+    parts: &[Part],
+    report: &Report,
+    target: &Path,
+    course: &mut Course,
+) -> Result<(), ImportError> {
+    let mut writer = BundleWriter::create(target, header(folder, parts, report)?)?;
+    for (name, contents) in folder.files() {
+        writer.write_file(name, contents)?;
+    }
+    for part in parts {
+        writer.write_graph(part.component, &part.graph)?;
+    }
+    for part in parts {
+        for ((name, constant), (_, plan)) in part.imported.weights.iter().zip(&part.weights) {
+            plan.write(&mut writer, part.component, name, &part.read(name, constant)?)?;
+            course.step();
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+fn header(folder: &Folder, parts: &[Part], report: &Report) -> Result<Header, ImportError> {
+    let file = |(name, contents): (&str, &[u8])| FileEntry {
+        name: name.to_owned(),
+        blob: Blob::unwritten(contents.len() as u64),
+    };
+    let component = |part: &Part| {
+        Ok(ComponentEntry {
+            name: part.component,
+            config: folder.config(part.component).clone(),
+            graph: Blob::unwritten(part.graph.len() as u64),
+            tensors: part.entries()?,
+        })
+    };
+    let pipeline = Pipeline { report: Some(report.to_json()), ..folder.pipeline() };
+    let components = parts.iter().map(component).collect::<Result<_, ImportError>>()?;
+    Ok(Header {
+        pipeline,
+        licences: folder.licences(),
+        files: folder.files().map(file).collect(),
+        components,
+    })
+}
+
+/// The folder that a file is in.
+fn beside(target: &Path) -> &Path {
+    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn unwritable(target: &Path, source: std::io::Error) -> ImportError {
+    ImportError::Write(WriteError::Write { path: target.to_owned(), source })
+}
+
+/// How far an import has come.
+struct Course<'a> {
+    done: usize,
+    total: usize,
+    tell: &'a mut dyn FnMut(usize, usize),
+}
+
+impl Course<'_> {
+    fn step(&mut self) {
+        self.done += 1;
+        (self.tell)(self.done, self.total);
+    }
+}
+
 impl Part {
+    fn read(&self, name: &str, constant: &Constant) -> Result<Vec<f32>, ImportError> {
+        let component = self.component;
+        constant
+            .read(name, &self.imported.initialisers)
+            .map_err(|source| ImportError::Graph { component, source })
+    }
+
     fn entries(&self) -> Result<Vec<TensorEntry>, ImportError> {
-        let weights = self.imported.weights.iter().zip(&self.stored);
-        weights
-            .map(|((name, constant), stored)| {
-                let scales = (stored.dtype == Dtype::I8).then_some(Scales::Channel);
-                let component = self.component;
-                TensorEntry::new(
-                    component,
-                    name.clone(),
-                    stored.dtype,
-                    &constant.shape(),
-                    stored.layout,
-                    scales,
-                )
-                .map_err(|source| ImportError::Tensor { component, source })
-            })
-            .collect()
+        let component = self.component;
+        let refused = |source| ImportError::Tensor { component, source };
+        self.weights.iter().map(|(name, plan)| plan.entry(component, name).map_err(refused)).collect()
     }
 
     fn report(&self) -> ComponentReport {
-        let mut numbers = Numbers::default();
-        for ((_, constant), stored) in self.imported.weights.iter().zip(&self.stored) {
-            let count: usize = constant.shape().iter().product();
-            match stored.dtype {
-                bundle::Dtype::I8 => numbers.i8 += count,
-                bundle::Dtype::F16 => numbers.f16 += count,
-                bundle::Dtype::F32 => numbers.f32 += count,
-            }
+        let (mut numbers, mut weights) = (Numbers::default(), Deviation::default());
+        for (_, plan) in &self.weights {
+            numbers.add(plan.dtype(), plan.count());
+            weights.merge(&plan.error);
         }
         ComponentReport {
             component: self.component.name(),
             operations: self.imported.graph.nodes.len(),
             numbers,
-            int8_weight_error: 0.0,
+            weights: weights.difference(),
+            output: None,
         }
     }
 }

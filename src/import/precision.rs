@@ -12,7 +12,7 @@ use crate::engine::graph::{Graph, Op};
 /// What most weights are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// int8 with a scale per output channel; sensitive weights f16.
+    /// int8 with a scale per output channel, or per 32 inputs where that is needed; sensitive weights f16.
     Int8,
     /// f16.
     F16,
@@ -48,7 +48,6 @@ const SENSITIVE: &[&str] = &[
     "proj_in",
     "proj_out",
     "time_embedding",
-    "class_embedding",
     "add_embedding",
     "quant_conv",
     "post_quant_conv",

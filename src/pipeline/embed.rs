@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::PipelineError;
 use crate::bundle::Bundle;
 use crate::clip::{self, ImageEncoder};
-use crate::engine::Threads;
+use crate::engine::Resources;
 use crate::text::Prompt;
 use crate::text::encoder::TextEncoder;
 
@@ -30,13 +30,13 @@ impl Embedded {
 /// [`PipelineError`], naming the picture where there is one.
 pub fn embed(
     bundle: &Arc<Bundle>,
-    threads: &Threads,
+    resources: &Resources,
     texts: &[Prompt],
     pictures: &[PathBuf],
 ) -> Result<Embedded, PipelineError> {
     let mut items = Vec::with_capacity(texts.len() + pictures.len());
     if !texts.is_empty() {
-        let mut encoder = TextEncoder::load(bundle, threads)?;
+        let mut encoder = TextEncoder::load(bundle, resources)?;
         for text in texts {
             let mut embedding = encoder.embed(text)?;
             clip::normalise(&mut embedding);
@@ -48,7 +48,7 @@ pub fn embed(
             let path = path.to_owned();
             move |source| PipelineError::Image { path, source }
         };
-        let mut encoder = ImageEncoder::load(bundle, threads).map_err(failed(first))?;
+        let mut encoder = ImageEncoder::load(bundle, resources).map_err(failed(first))?;
         for path in pictures {
             let file =
                 std::fs::read(path).map_err(|source| PipelineError::Read { path: path.clone(), source })?;

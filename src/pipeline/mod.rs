@@ -2,6 +2,7 @@
 
 mod embed;
 mod example;
+mod footprint;
 mod progress;
 mod request;
 mod text_to_image;
@@ -18,6 +19,7 @@ use crate::vae::DecodeError;
 
 pub use embed::{Embedded, embed};
 pub use example::example;
+pub use footprint::footprints;
 pub use progress::Progress;
 pub use request::{Request, RequestError, Sampler, Size};
 pub use text_to_image::{Image, Seconds, TextToImage};

@@ -11,19 +11,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{PipelineError, Progress, Request, Sampler};
-use crate::bundle::Bundle;
+use super::{PipelineError, Progress, Request, Sampler, footprints};
+use crate::bundle::{Bundle, Component};
 use crate::denoise::config::SchedulerConfig;
 use crate::denoise::ddim::{Ddim, DdimOptions};
 use crate::denoise::noise::TorchGenerator;
 use crate::denoise::run::{Condition, run};
 use crate::denoise::unet::Unet;
 use crate::denoise::{self};
-use crate::engine::Threads;
+use crate::engine::Resources;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
 use crate::text::Prompt;
 use crate::text::encoder::TextEncoder;
 use crate::vae::VaeDecoder;
+
+/// The components that run one after the other.
+const STAGES: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::VaeDecoder];
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -52,14 +55,14 @@ pub struct Seconds {
 /// A Stable Diffusion model that draws from words.
 pub struct TextToImage {
     bundle: Arc<Bundle>,
-    threads: Threads,
+    resources: Resources,
     seconds: Seconds,
 }
 
 impl TextToImage {
     /// Over the model in `bundle`. Nothing is loaded yet.
-    pub fn new(bundle: Arc<Bundle>, threads: Threads) -> Self {
-        Self { bundle, threads, seconds: Seconds::default() }
+    pub fn new(bundle: Arc<Bundle>, resources: Resources) -> Self {
+        Self { bundle, resources, seconds: Seconds::default() }
     }
 
     /// Where the time of all runs so far went.
@@ -79,6 +82,9 @@ impl TextToImage {
         request.check(&self.bundle)?;
         let config = SchedulerConfig::from_json(self.bundle.pipeline().scheduler.to_string().as_bytes())?;
         sampler(request, &config)?;
+        if self.resources.memory_bytes.is_some() {
+            footprints(&self.bundle, &STAGES, request.size, &self.resources)?;
+        }
         let [cond, uncond] = self.encode(request, progress)?;
         let guidance_scale = request.guidance_scale;
         let condition = Condition { cond: &cond, uncond: &uncond, guidance_scale };
@@ -93,7 +99,7 @@ impl TextToImage {
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<[TextEmbedding; 2], PipelineError> {
-        let mut encoder = timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.threads))?;
+        let mut encoder = timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.resources))?;
         let mut encode = |prompt: &Prompt| {
             let encoded = timed(&mut self.seconds.text, || encoder.encode(prompt))?;
             if let Some(dropped) = &encoded.dropped {
@@ -111,7 +117,7 @@ impl TextToImage {
         condition: &Condition,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
-        let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.threads))?;
+        let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
         let mut all = Vec::with_capacity(request.count);
         for (at, seed) in (0..request.count).zip(request.seed..) {
             let mut sampler = sampler(request, config)?;
@@ -129,7 +135,7 @@ impl TextToImage {
     }
 
     fn decode(&mut self, latents: &[Latents]) -> Result<Vec<Rgb8>, PipelineError> {
-        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.threads))?;
+        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.resources))?;
         let mut decode = |latents| timed(&mut self.seconds.decode, || decoder.decode(latents));
         latents.iter().map(|latents| Ok(decode(latents)?)).collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Prompt;
 use super::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, NamedTensor, Threads};
+use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::{ShapeError, TextEmbedding};
 
 /// Why a prompt was not encoded.
@@ -49,9 +49,9 @@ impl TextEncoder {
     /// # Errors
     /// - [`EncodeError::NoFile`], [`EncodeError::Tokenizer`]: the tokenizer.
     /// - [`EncodeError::Engine`]: the network.
-    pub fn load(bundle: &Arc<Bundle>, threads: &Threads) -> Result<Self, EncodeError> {
+    pub fn load(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, EncodeError> {
         let file = |name| bundle.file(name).ok_or(EncodeError::NoFile { name });
-        let component = Component::load(bundle, bundle::Component::TextEncoder, threads)?;
+        let component = Component::load(bundle, bundle::Component::TextEncoder, resources)?;
         let config = bundle.component(bundle::Component::TextEncoder).map(|c| &c.config);
         let context = config.and_then(|c| c["max_position_embeddings"].as_u64()).unwrap_or(77);
         let files = TokenizerFiles {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, NamedTensor, Threads};
+use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::{Latents, Rgb8, ShapeError};
 
 /// Why latents were not decoded.
@@ -29,8 +29,8 @@ impl VaeDecoder {
     ///
     /// # Errors
     /// [`EngineError`] if there is none or its graph cannot be read.
-    pub fn load(bundle: &Arc<Bundle>, threads: &Threads) -> Result<Self, EngineError> {
-        let component = Component::load(bundle, bundle::Component::VaeDecoder, threads)?;
+    pub fn load(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, EngineError> {
+        let component = Component::load(bundle, bundle::Component::VaeDecoder, resources)?;
         let pipeline = bundle.pipeline();
         let (scaling_factor, shift_factor) = (pipeline.scaling_factor as f32, pipeline.shift_factor as f32);
         Ok(Self { component, scaling_factor, shift_factor })

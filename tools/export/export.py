@@ -33,6 +33,8 @@ from state import State
 OPSET = 18
 # Largest difference to torch, relative to the largest value of the output; two float32 runtimes differ by rounding only.
 TOLERANCE = 1e-4
+# Cells of the latents in a reference.
+REFERENCE_SIZE = 4
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
 
 
@@ -116,6 +118,19 @@ def check_graph(component: Component, path: Path) -> float:
     return worst
 
 
+@torch.no_grad()
+def write_reference(component: Component, path: Path) -> None:
+    """Inputs and torch's outputs for them, which the imported model carries for `tintype selftest`."""
+    torch.manual_seed(1)
+    # Few different values, so that the file is small.
+    coarse = {name: value if value.dtype == torch.int64 else value.mul(2).round() / 2
+              for name, value in component.inputs(1, REFERENCE_SIZE).items()}
+    outputs = component.module(*coarse.values())
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    arrays = coarse | dict(zip(component.outputs, outputs, strict=True))
+    np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
+
+
 def write_index(out: Path, state: State) -> None:
     """Scheduler, tokenizer, image processor and the index of the pipeline."""
     make_scheduler().save_pretrained(out / "scheduler")
@@ -173,6 +188,7 @@ def main() -> None:
             round_parameters(component.module)
         export_graph(component, folder / "model.onnx", options.weights)
         write_json(folder / "config.json", component.config)
+        write_reference(component, folder / "reference.npz")
         difference = check_graph(component, folder / "model.onnx")
         size = (folder / "model.onnx").stat().st_size
         print(f"{component.name}: {size / 1e6:.2f} MB, differs from torch by {difference:.1e}", flush=True)

@@ -105,6 +105,14 @@ impl Operation for Attention {
         Ok(q.to_vec())
     }
 
+    fn scratch_bytes(&self, inputs: &[&[usize]], threads: usize) -> usize {
+        let (keys, channels) =
+            (inputs[1][1..inputs[1].len() - 1].iter().product::<usize>(), inputs[1][inputs[1].len() - 1]);
+        let width = channels / self.heads;
+        let packed = keys.next_multiple_of(LANES) * width + width.next_multiple_of(LANES) * keys;
+        (packed + threads * ROWS * keys.next_multiple_of(LANES)) * size_of::<f32>()
+    }
+
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let batch = shapes[0][0];
         let channels = shapes[0][shapes[0].len() - 1];

@@ -1,5 +1,7 @@
 //! Convolution of a channels-last map, without gathering columns: each tap reads the map where it lies.
 
+use std::ops::Range;
+
 use super::product::Product;
 use super::{Operation, map_of, only};
 use crate::engine::threads::Threads;
@@ -52,6 +54,44 @@ impl Conv2d {
         Ok(room / self.stride[axis] + 1)
     }
 
+    /// Inputs of each output channel: multiplications for one number of the output.
+    pub fn inputs(&self) -> usize {
+        self.product.channels() * self.kernel[0] * self.kernel[1]
+    }
+
+    /// The input rows that output rows `rows` are made of, of a map of `height` rows.
+    pub fn rows_read(&self, rows: &Range<usize>, height: usize) -> Range<usize> {
+        let first = (rows.start * self.stride[0]).saturating_sub(self.pads[0]) >> self.doubling;
+        let last = (rows.end - 1) * self.stride[0] + self.kernel[0] - 1;
+        let end = (last.saturating_sub(self.pads[0]) >> self.doubling) + 1;
+        first.min(height)..end.min(height)
+    }
+
+    /// Computes some output rows of a batch of maps that are `shape`, from the input rows that are there.
+    ///
+    /// `input` starts with row `from` of each map and `output` with row `to`; of a batch of several maps, all
+    /// rows have to be there.
+    pub fn run_rows(
+        &self,
+        shape: [usize; 4],
+        (from, input): (usize, &[f32]),
+        (to, output): (usize, &mut [f32]),
+        threads: &Threads,
+    ) {
+        let [n, h, w, c] = shape;
+        let across = self.output_len(1, w).expect("the shape was checked");
+        let (there, down) = (input.len() / (n * w * c), output.len() / (n * across * self.product.outputs()));
+        self.product.run(output, threads, |row, tap| {
+            let (picture, y, x) = (row / (down * across), row / across % down, row % across);
+            let y = self.source(0, to + y, tap / self.kernel[1], h);
+            let x = self.source(1, x, tap % self.kernel[1], w);
+            match (y, x) {
+                (Some(y), Some(x)) => &input[((picture * there + y - from) * w + x) * c..][..c],
+                _ => &self.zeros,
+            }
+        });
+    }
+
     /// Where a tap reads for an output place; `None` outside of the map, which is `input` long.
     fn source(&self, axis: usize, output: usize, tap: usize, input: usize) -> Option<usize> {
         let at = (output * self.stride[axis] + tap).checked_sub(self.pads[axis])? >> self.doubling;
@@ -70,18 +110,13 @@ impl Operation for Conv2d {
         Ok(vec![n, self.output_len(0, h)?, self.output_len(1, w)?, self.product.outputs()])
     }
 
+    fn scratch_bytes(&self, inputs: &[&[usize]], threads: usize) -> usize {
+        let rows = self.output_shape(inputs).map_or(0, |shape| shape[..3].iter().product());
+        self.product.scratch_bytes(rows, threads)
+    }
+
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
-        let [n, h, w, c] = map_of(shapes[0]).expect("the shape was checked");
-        let across = self.output_len(1, w).expect("the shape was checked");
-        let down = output.len() / (n * across * self.product.outputs());
-        self.product.run(output, threads, |row, tap| {
-            let (picture, y, x) = (row / (down * across), row / across % down, row % across);
-            let y = self.source(0, y, tap / self.kernel[1], h);
-            let x = self.source(1, x, tap % self.kernel[1], w);
-            match (y, x) {
-                (Some(y), Some(x)) => &inputs[0][((picture * h + y) * w + x) * c..][..c],
-                _ => &self.zeros,
-            }
-        });
+        let shape = map_of(shapes[0]).expect("the shape was checked");
+        self.run_rows(shape, (0, inputs[0]), (0, output), threads);
     }
 }

@@ -40,21 +40,44 @@ impl GroupNorm {
         Ok(Self { weight, bias, groups, epsilon, silu })
     }
 
-    /// The sums of each channel over one picture; in fixed chunks, so that threads do not change them.
-    fn sums(&self, picture: &[f32], threads: &Threads) -> Vec<[f64; 2]> {
-        let channels = self.weight.values().len();
-        let chunks: Vec<&[f32]> = picture.chunks(CHUNK_PIXELS * channels).collect();
-        let mut parts = vec![[0.0; 2]; chunks.len() * channels];
-        threads.for_each_chunk(&mut parts, channels, |at, sums| norm::channel_sums(chunks[at], sums));
-        let mut total = vec![[0.0; 2]; channels];
-        for part in parts.chunks_exact(channels) {
-            for (total, sum) in total.iter_mut().zip(part) {
-                total[0] += sum[0];
-                total[1] += sum[1];
-            }
-        }
-        total
+    /// The factor and the summand of each channel, for a picture of `pixels` with these sums.
+    pub fn affine(&self, sums: &[[f64; 2]], pixels: usize) -> Affine {
+        let (weight, bias) = (self.weight.values(), self.bias.values());
+        let (scale, shift) = norm::group_affine(sums, pixels, self.groups, self.epsilon, weight, bias);
+        Affine { scale, shift }
     }
+
+    /// Normalises some pixels.
+    pub fn apply(&self, affine: &Affine, input: &[f32], output: &mut [f32], threads: &Threads) {
+        let chunk_len = CHUNK_PIXELS * affine.scale.len();
+        threads.for_each_chunk(output, chunk_len, |at, out| {
+            let input = &input[at * chunk_len..][..out.len()];
+            norm::apply_affine(input, &affine.scale, &affine.shift, self.silu, out);
+        });
+    }
+}
+
+/// A group normalisation with the statistics of one picture.
+#[derive(Debug)]
+pub struct Affine {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+/// The sum and the sum of squares of each of `channels` over some pixels; in fixed chunks, so that threads do not
+/// change them.
+pub fn channel_sums(pixels: &[f32], channels: usize, threads: &Threads) -> Vec<[f64; 2]> {
+    let chunks: Vec<&[f32]> = pixels.chunks(CHUNK_PIXELS * channels).collect();
+    let mut parts = vec![[0.0; 2]; chunks.len() * channels];
+    threads.for_each_chunk(&mut parts, channels, |at, sums| norm::channel_sums(chunks[at], sums));
+    let mut total = vec![[0.0; 2]; channels];
+    for part in parts.chunks_exact(channels) {
+        for (total, sum) in total.iter_mut().zip(part) {
+            total[0] += sum[0];
+            total[1] += sum[1];
+        }
+    }
+    total
 }
 
 impl Operation for GroupNorm {
@@ -68,18 +91,17 @@ impl Operation for GroupNorm {
         Ok(input.to_vec())
     }
 
+    fn scratch_bytes(&self, inputs: &[&[usize]], _: usize) -> usize {
+        let (rows, channels) = rows_of(inputs[0]).unwrap_or((0, 0));
+        (rows / inputs[0][0]).div_ceil(CHUNK_PIXELS) * channels * size_of::<[f64; 2]>()
+    }
+
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
-        let (weight, bias) = (self.weight.values(), self.bias.values());
-        let channels = weight.len();
+        let channels = self.weight.values().len();
         let len = output.len() / shapes[0][0];
         for (picture, out) in inputs[0].chunks_exact(len).zip(output.chunks_exact_mut(len)) {
-            let sums = self.sums(picture, threads);
-            let pixels = len / channels;
-            let (scale, shift) = norm::group_affine(&sums, pixels, self.groups, self.epsilon, weight, bias);
-            let chunk_len = CHUNK_PIXELS * channels;
-            threads.for_each_chunk(out, chunk_len, |at, out| {
-                norm::apply_affine(&picture[at * chunk_len..][..out.len()], &scale, &shift, self.silu, out);
-            });
+            let affine = self.affine(&channel_sums(picture, channels, threads), len / channels);
+            self.apply(&affine, picture, out, threads);
         }
     }
 }

@@ -18,6 +18,11 @@ impl Linear {
         let bias = bias.map(|name| weights.vector(name)).transpose()?;
         Ok(Self(Product::new(weights.matrix(weight)?, bias, 1)?))
     }
+
+    /// Inputs of each output channel: multiplications for one number of the output.
+    pub fn inputs(&self) -> usize {
+        self.0.channels()
+    }
 }
 
 impl Operation for Linear {
@@ -29,6 +34,10 @@ impl Operation for Linear {
         let input = only(inputs)?;
         super::expect_channels("input", rows_of(input)?.1, self.0.channels())?;
         Ok([&input[..input.len() - 1], &[self.0.outputs()]].concat())
+    }
+
+    fn scratch_bytes(&self, inputs: &[&[usize]], threads: usize) -> usize {
+        rows_of(inputs[0]).map_or(0, |(rows, _)| self.0.scratch_bytes(rows, threads))
     }
 
     fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {

@@ -17,6 +17,10 @@ mod upsample;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use conv2d::Conv2d;
+pub use group_norm::{Affine, GroupNorm, channel_sums};
+pub use linear::Linear;
+
 use super::graph::Op;
 use super::threads::Threads;
 use super::weights::Weights;
@@ -31,6 +35,11 @@ pub trait Operation: Debug + Send + Sync {
     /// # Errors
     /// A sentence, if it cannot work on inputs of these shapes.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
+
+    /// The most memory that a run takes beside inputs and output, in bytes.
+    fn scratch_bytes(&self, _: &[&[usize]], _threads: usize) -> usize {
+        0
+    }
 
     /// Computes the output, which is as large as [`Operation::output_shape`] says and filled with zeros.
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads);

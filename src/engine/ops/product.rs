@@ -58,6 +58,13 @@ impl Product {
         self.matrix.inputs() / self.taps
     }
 
+    /// What a run over `rows` rows allocates: a panel for each thread, and the columns side by side.
+    pub fn scratch_bytes(&self, rows: usize, threads: usize) -> usize {
+        let panels = threads * RUN.max(self.longest_step()) * size_of::<[f32; LANES]>();
+        let by_columns = threads > 1 && rows <= FEW_ROWS;
+        panels + if by_columns { self.outputs().next_multiple_of(LANES) * rows * size_of::<f32>() } else { 0 }
+    }
+
     /// `output`: `[rows, outputs]`; `row(n, tap)` finds the inputs of row `n` at a tap.
     pub fn run<'a>(
         &self,

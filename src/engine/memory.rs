@@ -1,0 +1,41 @@
+//! How much memory a plan takes: known before it runs.
+
+use tract_core::prelude::*;
+
+use super::node::OperationNode;
+
+/// The most bytes that values and scratch memory of a plan hold at a time, its inputs and outputs included.
+pub fn peak_bytes(plan: &TypedRunnableModel, threads: usize) -> usize {
+    let model = plan.model();
+    let bytes = |node: usize| bytes(model, node.into());
+    let order = plan.order_without_consts();
+    let mut last_read = vec![0; model.nodes.len()];
+    for (step, &node) in order.iter().enumerate() {
+        model.nodes[node].inputs.iter().for_each(|input| last_read[input.node] = step);
+    }
+    model.outputs.iter().for_each(|output| last_read[output.node] = order.len());
+    let mut held: usize = model.inputs.iter().map(|input| bytes(input.node)).sum();
+    let mut peak = held;
+    for (step, &node) in order.iter().enumerate() {
+        let Some(operation) = model.nodes[node].op_as::<OperationNode>() else { continue };
+        let inputs = &model.nodes[node].inputs;
+        let shapes: Vec<&[usize]> = inputs.iter().map(|&input| shape(model, input)).collect();
+        held += bytes(node);
+        peak = peak.max(held + operation.0.scratch_bytes(&shapes, threads));
+        let mut read: Vec<usize> = inputs.iter().map(|input| input.node).collect();
+        read.sort_unstable();
+        read.dedup();
+        held -=
+            read.iter().filter(|&&input| last_read[input] == step).map(|&input| bytes(input)).sum::<usize>();
+    }
+    peak
+}
+
+/// The bytes of a value.
+pub fn bytes(model: &TypedModel, outlet: OutletId) -> usize {
+    shape(model, outlet).iter().product::<usize>() * size_of::<f32>()
+}
+
+fn shape(model: &TypedModel, outlet: OutletId) -> &[usize] {
+    model.outlet_fact(outlet).ok().and_then(|fact| fact.shape.as_concrete()).unwrap_or(&[])
+}

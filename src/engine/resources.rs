@@ -1,0 +1,32 @@
+//! What a run may use of the machine.
+
+use super::threads::Threads;
+
+/// Threads and memory for the components of a run.
+#[derive(Debug, Clone)]
+pub struct Resources {
+    /// The threads to compute with.
+    pub threads: Threads,
+    /// Anonymous memory of the whole process, in bytes; no limit if `None`.
+    pub memory_bytes: Option<usize>,
+    /// How the large maps of an autoencoder are worked on.
+    pub tile: Tile,
+}
+
+/// How large maps are worked on. The result is the same, but for rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tile {
+    /// Whole where that fits the memory, in stripes where not.
+    Auto,
+    /// Always whole.
+    Off,
+    /// In stripes of so many rows of the picture.
+    Rows(usize),
+}
+
+impl Resources {
+    /// These threads, and as much memory as it takes.
+    pub fn new(threads: Threads) -> Self {
+        Self { threads, memory_bytes: None, tile: Tile::Auto }
+    }
+}

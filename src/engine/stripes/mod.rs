@@ -1,0 +1,181 @@
+//! Large maps by rows: the part of a graph in which every operation is local runs in stripes of a few rows, over maps
+//! that are kept in f16 or made again, and gives what it would give in one piece.
+//!
+//! ```text
+//! graph -> before (whole) | region (stripes) | after (whole)     region
+//! region -> operations and shapes                                network
+//! limit  -> which maps are kept, which passes are made           schedule
+//! ```
+//! The seams that tiles leave elsewhere come from normalisation over a tile in place of the picture, and from attention
+//! over a tile. Here the statistics are those of the whole map, and attention stays in the part that runs whole.
+
+mod map;
+mod network;
+mod region;
+mod schedule;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, TryReserveError};
+use std::ops::Range;
+
+use tract_core::prelude::{TValue, TVec};
+
+use super::ops::{Affine, channel_sums};
+use super::threads::Threads;
+use map::{Map, zeros};
+pub use network::Network;
+use network::RowOp;
+pub use region::{Parts, divide};
+use schedule::{Pass, Step};
+pub use schedule::{Schedule, fit};
+
+/// A region on its way through its schedule.
+struct Run<'a> {
+    network: &'a Network,
+    threads: &'a Threads,
+    maps: BTreeMap<usize, Map>,
+    sums: BTreeMap<usize, Vec<[f64; 2]>>,
+}
+
+/// Rows of the map that is being written over, as they were: behind the stripe in hand only these are left.
+struct Carry {
+    value: usize,
+    first: usize,
+    rows: Vec<f32>,
+}
+
+/// Works through a region, given its values; the last map in f32, `[1, height, width, channels]`.
+///
+/// # Errors
+/// If there is no memory for a map or a stripe.
+pub fn run(
+    network: &Network,
+    schedule: &Schedule,
+    given: TVec<TValue>,
+    threads: &Threads,
+) -> Result<Vec<f32>, TryReserveError> {
+    let maps = given.into_iter().take(network.given).enumerate();
+    let maps = maps.map(|(at, value)| (at, Map::given(network.row_len(at), value))).collect();
+    let mut run = Run { network, threads, maps, sums: BTreeMap::new() };
+    let last = network.shapes.len() - 1;
+    for pass in &schedule.passes {
+        run.pass(pass, schedule.half && pass.target != last)?;
+    }
+    Ok(run.maps.remove(&last).expect("the last value is kept").into_full())
+}
+
+impl Run<'_> {
+    fn pass(&mut self, pass: &Pass, half: bool) -> Result<(), TryReserveError> {
+        let (network, target) = (self.network, pass.target);
+        let affines = self.affines(pass);
+        if pass.keep && pass.over.is_none() {
+            self.maps.insert(target, Map::new(network.shapes[target][0], network.row_len(target), half)?);
+        }
+        let channels = network.shapes[target][2];
+        let mut sums = vec![[0.0; 2]; if network.is_normalised(target) { channels } else { 0 }];
+        let mut carry = None;
+        let stripes: Vec<_> = pass.stripes(network).collect();
+        for (at, stripe) in stripes.iter().enumerate() {
+            let needs = pass.needs(network, stripe);
+            let rows = self.stripe(pass, &needs, carry.as_ref(), &affines)?;
+            if !sums.is_empty() {
+                let more = channel_sums(&rows, channels, self.threads);
+                sums.iter_mut().flatten().zip(more.iter().flatten()).for_each(|(sum, more)| *sum += more);
+            }
+            if !pass.keep {
+                continue;
+            }
+            // It was computed, so that nothing is copied here.
+            let rows = rows.into_owned();
+            if let (Some(over), Some(next)) = (pass.over, stripes.get(at + 1)) {
+                carry = Some(self.carry(over, pass.needs(network, next)[over].start, stripe.end, carry)?);
+            }
+            let place = pass.over.unwrap_or(target);
+            self.maps.get_mut(&place).expect("it is there").write(stripe.start, &rows, self.threads);
+        }
+        if let Some(map) = pass.over.and_then(|over| self.maps.remove(&over)) {
+            self.maps.insert(target, map);
+        }
+        self.sums.insert(target, sums);
+        pass.done.iter().for_each(|done| drop(self.maps.remove(done)));
+        Ok(())
+    }
+
+    /// The normalisations of a pass, with the statistics of their inputs.
+    fn affines(&self, pass: &Pass) -> BTreeMap<usize, Affine> {
+        let affine = |step: &Step| {
+            let maker = self.network.maker(step.value);
+            let RowOp::Norm(norm) = &maker.op else { return None };
+            let [height, width, _] = self.network.shapes[step.value];
+            Some((step.value, norm.affine(&self.sums[&maker.inputs[0]], height * width)))
+        };
+        pass.steps.iter().filter_map(affine).collect()
+    }
+
+    /// The rows of the target that `needs` asks for.
+    fn stripe(
+        &self,
+        pass: &Pass,
+        needs: &[Range<usize>],
+        carry: Option<&Carry>,
+        affines: &BTreeMap<usize, Affine>,
+    ) -> Result<Cow<'_, [f32]>, TryReserveError> {
+        let mut held: BTreeMap<usize, Cow<[f32]>> = BTreeMap::new();
+        for Step { value, frees } in &pass.steps {
+            let rows = &needs[*value];
+            let inputs = self.network.inputs(*value);
+            for &input in inputs {
+                if !held.contains_key(&input) {
+                    held.insert(input, self.read(input, &needs[input], carry)?);
+                }
+            }
+            let mut output = zeros(rows.len() * self.network.row_len(*value), 0.0)?;
+            let read: Vec<(usize, &[f32])> =
+                inputs.iter().map(|input| (needs[*input].start, &*held[input])).collect();
+            self.network.run_rows(*value, rows, &read, affines.get(value), &mut output, self.threads);
+            held.insert(*value, Cow::Owned(output));
+            for free in frees {
+                held.remove(free);
+            }
+        }
+        match held.remove(&pass.target) {
+            Some(rows) => Ok(rows),
+            None => self.read(pass.target, &needs[pass.target], carry),
+        }
+    }
+
+    /// Rows of a map that is there, some of them from the carry where they have been written over.
+    fn read(
+        &self,
+        value: usize,
+        rows: &Range<usize>,
+        carry: Option<&Carry>,
+    ) -> Result<Cow<'_, [f32]>, TryReserveError> {
+        let map = &self.maps[&value];
+        let Some(carry) = carry.filter(|carry| carry.value == value) else {
+            return map.read(rows.clone(), self.threads);
+        };
+        let row_len = self.network.row_len(value);
+        let written = carry.first + carry.rows.len() / row_len;
+        let mut all = zeros(rows.len() * row_len, 0.0)?;
+        let behind = written.saturating_sub(rows.start) * row_len;
+        let start = (rows.start.min(written) - carry.first) * row_len;
+        all[..behind].copy_from_slice(&carry.rows[start..][..behind]);
+        let rest = map.read(rows.start.max(written)..rows.end, self.threads)?;
+        all[behind..].copy_from_slice(&rest);
+        Ok(Cow::Owned(all))
+    }
+
+    /// The rows of the map being written over, up to `end`, of which the next stripe reads those from `next` on.
+    fn carry(
+        &self,
+        value: usize,
+        next: usize,
+        end: usize,
+        carry: Option<Carry>,
+    ) -> Result<Carry, TryReserveError> {
+        let first = next.min(end);
+        let rows = self.read(value, &(first..end), carry.as_ref())?.into_owned();
+        Ok(Carry { value, first, rows })
+    }
+}

@@ -1,0 +1,275 @@
+//! Which maps of a region are kept, which are made again whenever they are needed, and in which passes.
+//!
+//! A pass goes over one value from top to bottom, a stripe of rows at a time: it finds which rows of what is kept a
+//! stripe is made of, computes everything in between for these rows only, and keeps the result, or just its sums.
+//! A normalisation can only follow when the sums of all of its input are known, so a value that one reads is either
+//! kept, or computed once more for its sums alone.
+//!
+//! The fewer maps are kept the less memory is needed, and the more is computed twice.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::network::{Network, RowOp};
+
+/// Stripes that are tried, in rows of the tallest map.
+const STRIPES: [usize; 6] = [128, 64, 32, 16, 8, 4];
+/// A stripe has at least so many pixels: a matrix is dequantised once for each.
+const STRIPE_PIXELS_MIN: usize = 2048;
+
+/// A schedule repeats little if it takes at most so many times the multiplications of one that keeps everything.
+const REPEATED_MAX: f64 = 1.1;
+
+/// How a region is worked through.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// The passes, in order.
+    pub passes: Vec<Pass>,
+    /// Whether maps are kept in f16.
+    pub half: bool,
+    /// Rows of the tallest map in a stripe.
+    pub stripe: usize,
+    /// The most bytes that maps and stripes hold at a time, the given ones included.
+    pub peak_bytes: usize,
+    /// Multiplications, all passes together.
+    pub macs: u64,
+}
+
+/// Once over a value.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// The value.
+    pub target: usize,
+    /// Whether it is kept; if not, only its sums are wanted.
+    pub keep: bool,
+    /// The map that is read for the last time here, row by row, and may be written over.
+    pub over: Option<usize>,
+    /// What is computed for a stripe, in order; the target comes last.
+    pub steps: Vec<Step>,
+    /// Kept or given values that are read.
+    pub sources: Vec<usize>,
+    /// Kept or given values that no later pass reads.
+    pub done: Vec<usize>,
+    /// Rows in a stripe of the target.
+    pub rows: usize,
+}
+
+/// The computation of some rows of a value.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The value.
+    pub value: usize,
+    /// What no later step of the stripe reads.
+    pub frees: Vec<usize>,
+}
+
+impl Pass {
+    /// The rows of each value that a stripe takes; none of those that it does not read.
+    pub fn needs(&self, network: &Network, stripe: &Range<usize>) -> Vec<Range<usize>> {
+        let mut needs = vec![0..0; network.shapes.len()];
+        needs[self.target] = stripe.clone();
+        for step in self.steps.iter().rev() {
+            let read = network.rows_read(step.value, &needs[step.value]);
+            for &input in network.inputs(step.value) {
+                let need = &mut needs[input];
+                *need = if need.start == need.end {
+                    read.clone()
+                } else {
+                    need.start.min(read.start)..need.end.max(read.end)
+                };
+            }
+        }
+        needs
+    }
+
+    /// The stripes, from top to bottom.
+    pub fn stripes(&self, network: &Network) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (height, rows) = (network.shapes[self.target][0], self.rows);
+        (0..height).step_by(rows).map(move |start| start..(start + rows).min(height))
+    }
+
+    /// The most bytes that the stripes of this pass hold at a time, and the multiplications of all of them: from the
+    /// first, the last and two in the middle, as all others are like these.
+    fn cost(&self, network: &Network, half: bool) -> (usize, u64) {
+        let stripes: Vec<_> = self.stripes(network).collect();
+        let (middle, last) = (stripes.len() / 2, stripes.len() - 1);
+        let (mut peak, mut row_macs) = (0, 0.0f64);
+        for stripe in [0, middle, (middle + 1).min(last), last].map(|at| stripes[at].clone()) {
+            let needs = self.needs(network, &stripe);
+            let bytes = |value: usize| needs[value].len() * network.row_len(value) * size_of::<f32>();
+            // What was carried for this stripe, and what is carried for the next.
+            let carried = |over: usize| needs[over].start.abs_diff(stripe.start) * network.row_len(over) * 2;
+            let carried = self.over.map_or(0, carried) * size_of::<f32>();
+            let mut held: BTreeSet<usize> = BTreeSet::new();
+            let mut macs = 0.0;
+            for step in &self.steps {
+                let inputs = network.inputs(step.value).iter();
+                held.extend(inputs.filter(|&&input| self.is_copied(network, input, half)));
+                let is_upsample = matches!(network.maker(step.value).op, RowOp::Upsample(_));
+                let own = bytes(step.value) * if is_upsample { 2 } else { 1 };
+                peak = peak.max(carried + own + held.iter().map(|&v| bytes(v)).sum::<usize>());
+                macs += (needs[step.value].len() as u64 * network.row_macs(step.value)) as f64;
+                held.insert(step.value);
+                step.frees.iter().for_each(|free| _ = held.remove(free));
+            }
+            row_macs = row_macs.max(macs / stripe.len() as f64);
+        }
+        (peak, (row_macs * network.shapes[self.target][0] as f64) as u64)
+    }
+
+    /// Whether rows of an input are held beside the map that they come from.
+    fn is_copied(&self, network: &Network, input: usize, half: bool) -> bool {
+        let is_read = self.sources.contains(&input);
+        !is_read || (half && input >= network.given) || self.over == Some(input)
+    }
+}
+
+/// The first schedule within `limit_bytes` that repeats little, f32 before f16 and large stripes before small ones; else
+/// the one of least multiplications within the limit; else the smallest there is.
+///
+/// `stripe`: rows of the tallest map in a stripe, where they are prescribed.
+pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Schedule {
+    let stripes = stripe.map_or_else(|| STRIPES.to_vec(), |rows| vec![rows]);
+    let mut found: Vec<Schedule> = Vec::new();
+    for half in [false, true] {
+        for &stripe in &stripes {
+            let least = shrink(network, half, stripe, usize::MAX).macs as f64;
+            let schedule = shrink(network, half, stripe, limit_bytes);
+            let at_once = schedule.macs as f64 <= REPEATED_MAX * least;
+            found.push(schedule);
+            if found.last().is_some_and(|schedule| schedule.peak_bytes <= limit_bytes) && at_once {
+                return found.swap_remove(found.len() - 1);
+            }
+        }
+    }
+    let (fitting, too_large): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| s.peak_bytes <= limit_bytes);
+    let fitting = fitting.into_iter().min_by_key(|schedule| schedule.macs);
+    fitting
+        .or_else(|| too_large.into_iter().min_by_key(|schedule| schedule.peak_bytes))
+        .expect("at least one was tried")
+}
+
+/// Keeps what saves multiplications, then gives up the map that costs least until the limit is met.
+fn shrink(network: &Network, half: bool, stripe: usize, limit_bytes: usize) -> Schedule {
+    let mut kept = worth_keeping(network);
+    let mut schedule = schedule(network, &kept, half, stripe);
+    while schedule.peak_bytes > limit_bytes {
+        let without = |value: &usize| {
+            let mut fewer = kept.clone();
+            fewer.remove(value);
+            self::schedule(network, &fewer, half, stripe)
+        };
+        let last = network.shapes.len() - 1;
+        let tried = kept.iter().filter(|&&value| value != last).map(|value| (*value, without(value)));
+        let smaller = tried.filter(|(_, tried)| tried.peak_bytes < schedule.peak_bytes);
+        let Some((value, next)) = smaller.min_by_key(|(_, tried)| tried.macs) else { break };
+        kept.remove(&value);
+        schedule = next;
+    }
+    schedule
+}
+
+/// The last value, and every value that more than one computation would take a product for.
+fn worth_keeping(network: &Network) -> BTreeSet<usize> {
+    let last = network.shapes.len() - 1;
+    let mut kept = BTreeSet::from([last]);
+    let mut heavy = vec![false; network.shapes.len()];
+    for (at, node) in network.nodes.iter().enumerate() {
+        let value = network.given + at;
+        heavy[value] = network.row_macs(value) > 0 || node.inputs.iter().any(|&input| heavy[input]);
+        let readers = network.nodes.iter().filter(|reader| reader.inputs.contains(&value)).count();
+        if heavy[value] && readers + usize::from(network.is_normalised(value)) > 1 {
+            kept.insert(value);
+            heavy[value] = false;
+        }
+    }
+    kept
+}
+
+/// The passes that make the last value, when these values are kept.
+fn schedule(network: &Network, kept: &BTreeSet<usize>, half: bool, stripe: usize) -> Schedule {
+    let mut passes = Vec::new();
+    let mut summed = BTreeSet::new();
+    for &value in kept {
+        plan_pass(network, kept, value, stripe, &mut summed, &mut passes);
+    }
+    let last_pass = |source: usize| passes.iter().rposition(|pass: &Pass| pass.sources.contains(&source));
+    let ends: Vec<(usize, usize)> =
+        (0..network.shapes.len()).filter_map(|source| Some((last_pass(source)?, source))).collect();
+    for &(pass, source) in &ends {
+        passes[pass].done.push(source);
+    }
+    for pass in passes.iter_mut().filter(|pass| pass.keep && pass.target + 1 < network.shapes.len()) {
+        let fits =
+            |&&done: &&usize| done >= network.given && network.shapes[done] == network.shapes[pass.target];
+        pass.over = pass.done.iter().find(fits).copied();
+    }
+    let (mut peak_bytes, mut macs) = (0, 0);
+    let bytes = |value: usize| {
+        let wide = if half && value >= network.given && value + 1 < network.shapes.len() { 2 } else { 4 };
+        network.shapes[value].iter().product::<usize>() * wide
+    };
+    let mut held: BTreeSet<usize> = (0..network.given).collect();
+    for pass in &passes {
+        let (stripes, more) = pass.cost(network, half);
+        if pass.keep {
+            held.insert(pass.target);
+        }
+        let doubled = pass.over.map_or(0, bytes);
+        peak_bytes = peak_bytes.max(held.iter().map(|&v| bytes(v)).sum::<usize>() + stripes - doubled);
+        macs += more;
+        pass.done.iter().for_each(|done| _ = held.remove(done));
+    }
+    Schedule { passes, half, stripe, peak_bytes, macs }
+}
+
+/// Adds the pass over `target`, behind those that take the sums that it needs.
+fn plan_pass(
+    network: &Network,
+    kept: &BTreeSet<usize>,
+    target: usize,
+    stripe: usize,
+    summed: &mut BTreeSet<usize>,
+    passes: &mut Vec<Pass>,
+) {
+    let (mut computed, mut sources) = (BTreeSet::new(), BTreeSet::new());
+    let mut open = vec![target];
+    while let Some(value) = open.pop() {
+        if value < network.given || (kept.contains(&value) && value != target) {
+            sources.insert(value);
+        } else if computed.insert(value) {
+            open.extend(network.inputs(value));
+        }
+    }
+    for &value in &computed {
+        let input = network.inputs(value)[0];
+        if matches!(network.maker(value).op, RowOp::Norm(_)) && !summed.contains(&input) {
+            plan_pass(network, kept, input, stripe, summed, passes);
+        }
+    }
+    summed.insert(target);
+    let [height, width, _] = network.shapes[target];
+    let tallest = network.shapes.iter().map(|shape| shape[0]).max().unwrap_or(1);
+    passes.push(Pass {
+        target,
+        keep: kept.contains(&target),
+        over: None,
+        steps: steps(network, &computed),
+        sources: sources.into_iter().collect(),
+        done: Vec::new(),
+        rows: (stripe * height / tallest).max(STRIPE_PIXELS_MIN.div_ceil(width)).clamp(1, height),
+    });
+}
+
+/// The computations of a stripe, each with the values that none behind it reads.
+fn steps(network: &Network, computed: &BTreeSet<usize>) -> Vec<Step> {
+    let mut read = BTreeSet::new();
+    let step = |&value: &usize| {
+        let inputs: BTreeSet<usize> = network.inputs(value).iter().copied().collect();
+        let frees = inputs.into_iter().filter(|&input| read.insert(input)).collect();
+        Step { value, frees }
+    };
+    let mut steps: Vec<Step> = computed.iter().rev().map(step).collect();
+    steps.reverse();
+    steps
+}

@@ -326,6 +326,12 @@ fn pictures_stay_within_the_memory_that_is_allowed() {
     let differing = pixels(&place.path("whole.png")).into_iter().zip(pixels(&place.path("striped.png")));
     assert!(differing.map(|(a, b)| a.abs_diff(b)).max().unwrap() <= 1);
 
+    // Tiles with their own normalisation are close, and no more than that.
+    works(&draw(&["--tile", "blend:128", "-o", "blended.png"]));
+    let differing = pixels(&place.path("whole.png")).into_iter().zip(pixels(&place.path("blended.png")));
+    let mean = differing.map(|(a, b)| f64::from(a.abs_diff(b))).sum::<f64>() / (512.0 * 256.0 * 3.0);
+    assert!(mean > 0.0 && mean < 40.0, "{mean}");
+
     fails(&draw(&["--memory", "9M", "-o", "no.png"]), 5, &["needs", "9.0 MB"]);
     fails(&draw(&["--tile", "0"]), 2, &["auto, off or a number"]);
     assert!(!place.path("no.png").exists());

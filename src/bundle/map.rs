@@ -1,9 +1,9 @@
 //! The one place where a file is mapped.
 #![allow(unsafe_code)]
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{fs::OpenOptions, ops::Range, os::unix::fs::OpenOptionsExt, path::Path};
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
 use super::BundleError;
 
@@ -26,4 +26,15 @@ pub(super) fn map(path: &Path) -> Result<Mmap, BundleError> {
     // leaves unchanged while it is mapped: bundles are installed by rename, which keeps the old file
     // alive, and are written nowhere in place. Whoever truncates one regardless raises SIGBUS here.
     unsafe { MmapOptions::new().len(len).map(&file) }.map_err(BundleError::Read)
+}
+
+/// Gives the pages of a range back to the system. They stay in its cache while it has room for them, and come back
+/// when they are read again.
+pub(super) fn release(map: &Mmap, range: Range<usize>) {
+    // SAFETY: the pages of a file that is mapped read-only hold nothing that the file does not hold: a reference into
+    // them stays valid and reads the same bytes.
+    let released = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+    if let Err(error) = released {
+        log::debug!("pages were not given back: {error}");
+    }
 }

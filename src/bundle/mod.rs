@@ -126,6 +126,14 @@ impl Bundle {
         TensorView::new(tensor, self.bytes(tensor.blob()))
     }
 
+    /// Gives the pages of a component's weights back to the system, when nobody will read them soon.
+    pub fn release(&self, component: &ComponentEntry) {
+        let blobs = || component.tensors.iter().map(|tensor| tensor.blob().range());
+        if let (Some(first), Some(last)) = (blobs().next(), blobs().last()) {
+            map::release(&self.map, first.start..last.end);
+        }
+    }
+
     /// 16 hexadecimal digits that name this model: the start of the header's BLAKE3.
     ///
     /// The header holds the hash of every blob, so two bundles that differ anywhere differ here.

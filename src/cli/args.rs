@@ -81,7 +81,8 @@ pub struct GenerateArgs {
     /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<MemorySize>,
-    /// Decode in stripes of so many rows, "off" for never, "auto" for where it saves memory [default: auto]
+    /// Decode in stripes of so many rows, which leave no seams; "off" for never, "auto" for where it saves memory,
+    /// "blend:PX" for overlapping tiles, which do leave seams [default: auto]
     #[arg(long, value_name = "PX|auto|off")]
     pub tile: Option<TileArg>,
     /// Threads to compute with [default: one per core]
@@ -207,7 +208,8 @@ pub struct BenchArgs {
     /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<MemorySize>,
-    /// Decode in stripes of so many rows, "off" for never, "auto" for where it saves memory [default: auto]
+    /// Decode in stripes of so many rows, which leave no seams; "off" for never, "auto" for where it saves memory,
+    /// "blend:PX" for overlapping tiles, which do leave seams [default: auto]
     #[arg(long, value_name = "PX|auto|off")]
     pub tile: Option<TileArg>,
     /// Runs to measure, after one that does not count

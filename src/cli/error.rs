@@ -71,7 +71,7 @@ pub enum CliError {
 impl CliError {
     /// 1 failed, 2 usage, 3 bad model, 5 not enough memory.
     pub fn exit_code(&self) -> u8 {
-        if let Some(EngineError::Memory { .. }) = self.engine() {
+        if let Some(EngineError::Memory { .. } | EngineError::OutOfMemory { .. }) = self.engine() {
             return 5;
         }
         match self {

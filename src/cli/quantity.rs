@@ -8,7 +8,7 @@ use crate::engine::Tile;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySize(pub usize);
 
-/// `--tile`: `auto`, `off`, or rows of the picture.
+/// `--tile`: `auto`, `off`, rows of the picture, or `blend:` and the side of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileArg(pub Tile);
 
@@ -38,11 +38,14 @@ impl FromStr for TileArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.parse()) {
-            ("auto", _) => Ok(Self(Tile::Auto)),
-            ("off", _) => Ok(Self(Tile::Off)),
-            (_, Ok(rows @ 1..=65536)) => Ok(Self(Tile::Rows(rows))),
-            _ => Err(format!("`{text}` is not auto, off or a number of pixels from 1 to 65536")),
+        let blended = text.strip_prefix("blend:");
+        let pixels = blended.unwrap_or(text).parse().ok().filter(|pixels| (1..=65536).contains(pixels));
+        match (text, blended, pixels) {
+            ("auto", ..) => Ok(Self(Tile::Auto)),
+            ("off", ..) => Ok(Self(Tile::Off)),
+            (_, None, Some(rows)) => Ok(Self(Tile::Rows(rows))),
+            (_, Some(_), Some(side)) => Ok(Self(Tile::Blend(side))),
+            _ => Err(format!("`{text}` is not auto, off or a number of pixels from 1 to 65536, or blend:PX")),
         }
     }
 }
@@ -69,7 +72,8 @@ mod tests {
         assert_eq!("auto".parse(), Ok(TileArg(Tile::Auto)));
         assert_eq!("off".parse(), Ok(TileArg(Tile::Off)));
         assert_eq!("64".parse(), Ok(TileArg(Tile::Rows(64))));
-        for wrong in ["", "0", "-3", "64px", "70000"] {
+        assert_eq!("blend:256".parse(), Ok(TileArg(Tile::Blend(256))));
+        for wrong in ["", "0", "-3", "64px", "70000", "blend", "blend:", "blend:0"] {
             assert!(wrong.parse::<TileArg>().is_err(), "{wrong}");
         }
     }

@@ -6,6 +6,7 @@ use tract_core::prelude::*;
 
 use super::EngineError;
 use super::graph::{Graph, Input};
+use super::memory;
 use super::plan::{Plan, PlanError};
 use super::resources::{Resources, Tile};
 use super::weights::Weights;
@@ -85,9 +86,7 @@ impl Component {
     /// # Errors
     /// As [`Component::run`], but for [`EngineError::Run`] of the run itself.
     pub fn prepare(&mut self, inputs: &[NamedTensor]) -> Result<Footprint, EngineError> {
-        let shapes = self.graph.inputs.iter().map(|input| Ok(self.find(input, inputs)?.1.to_vec()));
-        let shapes = shapes.collect::<Result<_, EngineError>>()?;
-        let plan = self.plan(shapes)?;
+        let plan = self.plan_for(inputs)?;
         let peak_anon_bytes = BESIDE_BYTES + plan.peak_bytes(self.resources.threads.count());
         let (stripe_rows, f16_maps) = plan.stripes().map_or((None, false), |s| (Some(s.stripe), s.half));
         Ok(Footprint { peak_anon_bytes, stripe_rows, f16_maps })
@@ -99,12 +98,16 @@ impl Component {
     /// - [`EngineError::MissingInput`], [`EngineError::InputShape`]: an input.
     /// - [`EngineError::Node`]: a node that does not fit its weights or inputs.
     /// - [`EngineError::Memory`]: it would take more memory than is allowed.
+    /// - [`EngineError::OutOfMemory`]: the system does not have what it takes.
     /// - [`EngineError::Run`]: tract's own.
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
-        let inputs =
-            self.graph.inputs.iter().map(|input| self.bind(input, inputs)).collect::<Result<Vec<_>, _>>()?;
-        let plan = self.plan(inputs.iter().map(|tensor| tensor.shape().to_vec()).collect())?;
-        let inputs = inputs.into_iter().map(IntoTValue::into_tvalue).collect();
+        let plan = self.plan_for(inputs)?;
+        let needed = plan.peak_bytes(self.resources.threads.count());
+        if !memory::is_available(needed) {
+            return Err(EngineError::OutOfMemory { component: self.kind, needed });
+        }
+        let inputs = self.graph.inputs.iter().map(|input| Ok(self.bind(input, inputs)?.into_tvalue()));
+        let inputs = inputs.collect::<Result<_, EngineError>>()?;
         let failed = |source| EngineError::Run { component: self.kind, source };
         let outputs = plan.run(inputs, &self.resources.threads).map_err(failed)?;
         let named = self.graph.outputs.iter().zip(outputs);
@@ -155,6 +158,13 @@ impl Component {
         Ok((tensor, shape))
     }
 
+    /// The plan for inputs of these shapes.
+    fn plan_for(&mut self, inputs: &[NamedTensor]) -> Result<Arc<Plan>, EngineError> {
+        let shapes = self.graph.inputs.iter().map(|input| Ok(self.find(input, inputs)?.1.to_vec()));
+        let shapes = shapes.collect::<Result<_, EngineError>>()?;
+        self.plan(shapes)
+    }
+
     fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Arc<Plan>, EngineError> {
         if let Some((planned, plan)) = &self.planned
             && *planned == shapes
@@ -185,6 +195,12 @@ impl Component {
         let made = Arc::new(made);
         self.planned = Some((shapes, made.clone()));
         Ok(made)
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        self.weights.release();
     }
 }
 

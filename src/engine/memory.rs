@@ -4,6 +4,11 @@ use tract_core::prelude::*;
 
 use super::node::OperationNode;
 
+/// Whether the system would give so many bytes now: a run that cannot have its memory should fail before it starts.
+pub fn is_available(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+}
+
 /// The most bytes that values and scratch memory of a plan hold at a time, its inputs and outputs included.
 pub fn peak_bytes(plan: &TypedRunnableModel, threads: usize) -> usize {
     let model = plan.model();

@@ -100,6 +100,14 @@ pub enum EngineError {
         /// What the request allows, in bytes.
         available: usize,
     },
+    /// The system does not give the memory that the plan takes.
+    #[error("{component} needs {:.1} MB of memory, which the system does not give", *needed as f64 / 1e6)]
+    OutOfMemory {
+        /// The component.
+        component: bundle::Component,
+        /// The planned peak, in bytes.
+        needed: usize,
+    },
     /// tract failed while it planned or ran.
     #[error("{component} could not be run")]
     Run {

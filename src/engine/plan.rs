@@ -68,7 +68,8 @@ impl Plan {
         let whole = wire(graph, operations, &shapes[..graph.inputs.len()], threads)?;
         let limit_bytes = limit_bytes.unwrap_or(AUTO_BYTES);
         let stripe = match tile {
-            Tile::Off => return Ok(Self::Whole(whole)),
+            // A tile is whole by itself.
+            Tile::Off | Tile::Blend(_) => return Ok(Self::Whole(whole)),
             Tile::Auto if memory::peak_bytes(&whole, threads.count()) <= limit_bytes => {
                 return Ok(Self::Whole(whole));
             }

@@ -13,7 +13,7 @@ pub struct Resources {
     pub tile: Tile,
 }
 
-/// How large maps are worked on. The result is the same, but for rounding.
+/// How large maps are worked on. Whole or in stripes the result is the same, but for rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tile {
     /// Whole where that fits the memory, in stripes where not.
@@ -22,6 +22,8 @@ pub enum Tile {
     Off,
     /// In stripes of so many rows of the picture.
     Rows(usize),
+    /// In overlapping tiles of so many pixels a side, each decoded by itself: with seams.
+    Blend(usize),
 }
 
 impl Resources {

@@ -40,6 +40,13 @@ impl Weights {
         Self { bundle, component }
     }
 
+    /// Gives their pages back to the system.
+    pub fn release(&self) {
+        if let Some(component) = self.bundle.component(self.component) {
+            self.bundle.release(component);
+        }
+    }
+
     fn entry(&self, name: &str) -> Result<TensorEntry, String> {
         let component = self.bundle.component(self.component);
         let entry = component.and_then(|c| c.tensor(name));

@@ -33,6 +33,9 @@ const BUNDLED: &[&str] = &[
 /// What the framework that a component comes from computed with it; goes into the bundle as `selftest/NAME.npz`.
 const REFERENCE: &str = "reference.npz";
 
+/// A reference larger than this is no part of a model.
+const REFERENCE_MAX_BYTES: u64 = 4 << 20;
+
 /// A configuration file larger than this is not one.
 const CONFIG_MAX_BYTES: u64 = 16 << 20;
 
@@ -90,8 +93,12 @@ impl Folder {
         }
         for (component, _) in configs.values() {
             let reference = path.join(component.name()).join(REFERENCE);
-            if reference.exists() {
-                files.push((format!("selftest/{}.npz", component.name()), read(&reference)?));
+            match std::fs::metadata(&reference) {
+                Ok(file) if file.len() <= REFERENCE_MAX_BYTES => {
+                    files.push((format!("selftest/{}.npz", component.name()), read(&reference)?));
+                }
+                Ok(file) => log::warn!("{} is left out: {} bytes", reference.display(), file.len()),
+                Err(_) => {}
             }
         }
         let scheduler = parse(&path.join("scheduler/scheduler_config.json"))?;

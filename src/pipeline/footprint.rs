@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{Size, example};
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, Footprint, Resources};
+use crate::engine::{Component, EngineError, Footprint, Resources, Tile};
+
+/// What tiles are blended in takes for each pixel: three channels and a weight.
+const BLENDED_PIXEL_BYTES: usize = 4 * size_of::<f32>();
 
 /// What each of these components will take for one picture of `size`. Stages follow one another, so the picture takes
 /// as much as the largest of its stages.
@@ -19,7 +22,16 @@ pub fn footprints(
 ) -> Result<Vec<Footprint>, EngineError> {
     let footprint = |&kind: &bundle::Component| {
         let mut component = Component::load(bundle, kind, resources)?;
-        component.prepare(&example(bundle, kind, component.inputs(), size))
+        let mut prepare = |size| component.prepare(&example(bundle, kind, component.inputs(), size));
+        match (kind, resources.tile) {
+            (bundle::Component::VaeDecoder, Tile::Blend(pixels)) => {
+                let tile = size.at_most(pixels.next_multiple_of(bundle.pipeline().vae_scale_factor));
+                let mut footprint = prepare(tile)?;
+                footprint.peak_anon_bytes += BLENDED_PIXEL_BYTES * size.width_px * size.height_px;
+                Ok(footprint)
+            }
+            _ => prepare(size),
+        }
     };
     components.iter().map(footprint).collect()
 }

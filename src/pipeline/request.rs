@@ -35,6 +35,13 @@ pub struct Size {
     pub height_px: usize,
 }
 
+impl Size {
+    /// The same, with no side longer than `pixels`.
+    pub fn at_most(self, pixels: usize) -> Self {
+        Self { width_px: self.width_px.min(pixels), height_px: self.height_px.min(pixels) }
+    }
+}
+
 /// A request for one picture or several that differ in their seed.
 #[derive(Debug, Clone)]
 pub struct Request {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::blend;
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, NamedTensor, Resources};
+use crate::engine::{Component, EngineError, NamedTensor, Resources, Tile};
 use crate::tensor::{Latents, Rgb8, ShapeError};
 
 /// Why latents were not decoded.
@@ -22,6 +23,8 @@ pub struct VaeDecoder {
     component: Component,
     scaling_factor: f32,
     shift_factor: f32,
+    tile: Tile,
+    cell_px: usize,
 }
 
 impl VaeDecoder {
@@ -33,7 +36,8 @@ impl VaeDecoder {
         let component = Component::load(bundle, bundle::Component::VaeDecoder, resources)?;
         let pipeline = bundle.pipeline();
         let (scaling_factor, shift_factor) = (pipeline.scaling_factor as f32, pipeline.shift_factor as f32);
-        Ok(Self { component, scaling_factor, shift_factor })
+        let (tile, cell_px) = (resources.tile, pipeline.vae_scale_factor);
+        Ok(Self { component, scaling_factor, shift_factor, tile, cell_px })
     }
 
     /// Decodes latents as the denoising loop leaves them, before the division by the scaling factor.
@@ -42,9 +46,14 @@ impl VaeDecoder {
     /// - [`DecodeError::Engine`] if the latents do not fit the graph.
     /// - [`DecodeError::Output`] if what comes out is no picture.
     pub fn decode(&mut self, latents: &Latents) -> Result<Rgb8, DecodeError> {
-        let scaled = latents.values().iter().map(|z| z / self.scaling_factor + self.shift_factor).collect();
-        let input = NamedTensor::new("latent_sample", &latents.shape(), scaled);
-        let output = self.component.run_for("sample", &[input])?;
+        let mut scaled = latents.clone();
+        let unscale = |z: &mut f32| *z = *z / self.scaling_factor + self.shift_factor;
+        scaled.values_mut().iter_mut().for_each(unscale);
+        let mut run = |input| self.component.run_for("sample", &[input]);
+        let output = match self.tile {
+            Tile::Blend(pixels) => blend::decode(&scaled, pixels.div_ceil(self.cell_px), run)?,
+            _ => run(NamedTensor::new("latent_sample", &scaled.shape(), scaled.values().to_vec()))?,
+        };
         let (height_px, width_px) = match output.shape[..] {
             [1, 3, height_px, width_px] => (height_px, width_px),
             _ => (0, 0),

@@ -1,5 +1,6 @@
 //! Between latents and pixels.
 
+mod blend;
 mod decoder;
 
 pub use decoder::{DecodeError, VaeDecoder};

@@ -36,6 +36,12 @@ pub enum OnnxError {
         /// What tract-onnx says.
         source: tract_onnx::prelude::TractError,
     },
+    /// The file makes the reader of ONNX fail.
+    #[error("{file} cannot be made sense of: it is damaged, or was not written by an exporter")]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+    },
     /// The file holds no graph.
     #[error("{file} holds no graph")]
     NoGraph {
@@ -122,7 +128,12 @@ pub struct Imported {
 /// # Errors
 /// [`OnnxError`], naming the weight or node.
 pub fn import(file: &Path, size: &dyn Fn(&str, usize) -> usize) -> Result<Imported, OnnxError> {
-    let source = source::Source::read(file, size)?;
-    let (graph, weights) = lower::lower(&source)?;
-    Ok(Imported { graph, weights, initialisers: source.initialisers })
+    let take_over = || {
+        let source = source::Source::read(file, size)?;
+        let (graph, weights) = lower::lower(&source)?;
+        Ok(Imported { graph, weights, initialisers: source.initialisers })
+    };
+    // The reader of the file is not ours and was not written for files that mean harm. Nothing of it is used again.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(take_over))
+        .unwrap_or_else(|_| Err(OnnxError::Malformed { file: file.to_owned() }))
 }

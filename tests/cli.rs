@@ -393,9 +393,9 @@ fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target)
+            copy_folder(&entry.path(), &target);
         } else {
-            _ = std::fs::copy(entry.path(), target).unwrap()
+            _ = std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }

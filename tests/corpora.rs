@@ -77,6 +77,8 @@ fn with_external(make: impl FnOnce(&Path)) -> Result<usize, String> {
     constant.read(name, &imported.initialisers).map(|values| values.len()).map_err(|error| error.to_string())
 }
 
+type Make = Box<dyn FnOnce(&Path)>;
+
 #[test]
 fn external_data_is_a_plain_file_of_the_models_own_folder() {
     const LEN: usize = 64 * 4 * 3 * 3 * 4;
@@ -85,7 +87,7 @@ fn external_data_is_a_plain_file_of_the_models_own_folder() {
     let elsewhere = tempfile::tempdir().unwrap();
     let other = elsewhere.path().join("other.bin");
     write(&other, LEN);
-    let cases: [(&str, Box<dyn FnOnce(&Path)>); 5] = [
+    let cases: [(&str, Make); 5] = [
         ("too short", Box::new(move |path| write(path, LEN - 1))),
         (
             "a symbolic link",

@@ -128,9 +128,8 @@ impl Bundle {
 
     /// Gives the pages of a component's weights back to the system, when nobody will read them soon.
     pub fn release(&self, component: &ComponentEntry) {
-        let blobs = || component.tensors.iter().map(|tensor| tensor.blob().range());
-        if let (Some(first), Some(last)) = (blobs().next(), blobs().last()) {
-            map::release(&self.map, first.start..last.end);
+        if let (Some(first), Some(last)) = (component.tensors.first(), component.tensors.last()) {
+            map::release(&self.map, first.blob().range().start..last.blob().range().end);
         }
     }
 

@@ -15,6 +15,7 @@ mod region;
 mod schedule;
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, TryReserveError};
 use std::ops::Range;
 
@@ -125,8 +126,8 @@ impl Run<'_> {
             let rows = &needs[*value];
             let inputs = self.network.inputs(*value);
             for &input in inputs {
-                if !held.contains_key(&input) {
-                    held.insert(input, self.read(input, &needs[input], carry)?);
+                if let Entry::Vacant(place) = held.entry(input) {
+                    place.insert(self.read(input, &needs[input], carry)?);
                 }
             }
             let mut output = zeros(rows.len() * self.network.row_len(*value), 0.0)?;

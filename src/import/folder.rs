@@ -3,7 +3,7 @@
 //! A file `tintype.json` of our own may stand beside `model_index.json`; without it the defaults are those of
 //! Stable Diffusion 1:
 //! ```json
-//! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0,
+//! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0, "f16": ["conv_in", "conv_out"],
 //!   "licences": [{ "name": "...", "spdx": "MIT", "notice": "..." }], "provenance": { "...": "..." } }
 //! ```
 
@@ -57,6 +57,7 @@ struct Ours {
     default_guidance: f64,
     licences: Vec<Licence>,
     provenance: Value,
+    f16: Option<Vec<String>>,
 }
 
 impl Default for Ours {
@@ -67,6 +68,7 @@ impl Default for Ours {
             default_guidance: 7.5,
             licences: Vec::new(),
             provenance: json!({}),
+            f16: None,
         }
     }
 }
@@ -130,6 +132,11 @@ impl Folder {
     /// The licences that `tintype.json` names.
     pub fn licences(&self) -> Vec<Licence> {
         self.ours.licences.clone()
+    }
+
+    /// The modules whose weights stay f16 in an int8 model, if `tintype.json` names them.
+    pub fn f16_modules(&self) -> Option<&[String]> {
+        self.ours.f16.as_deref()
     }
 
     /// The size of a free dimension for the analysis of a graph: any that the network can take, height and

@@ -131,14 +131,14 @@ pub fn import(
     let weights: usize = parts.iter().map(|part| part.imported.weights.len()).sum();
     let times = if options.measure { 5 } else { 2 };
     let mut course = Course { done: 0, total: times * weights, tell: progress };
-    decide(&mut parts, options.precision, &mut course)?;
+    decide(&mut parts, &folder, options.precision, &mut course)?;
     let mut report = Report { components: parts.iter().map(Part::report).collect(), picture: None };
     if options.measure {
         let place = tempfile::tempdir_in(beside(target)).map_err(|source| unwritable(target, source))?;
         let (stored, exact) = (place.path().join("stored"), place.path().join("exact"));
         write(&folder, &parts, &report, &stored, &mut course)?;
         let exact_parts = &mut self::parts(&folder)?;
-        decide(exact_parts, Precision::F32, &mut course)?;
+        decide(exact_parts, &folder, Precision::F32, &mut course)?;
         write(&folder, exact_parts, &report, &exact, &mut course)?;
         measure::measure(&stored, &exact, &mut report)?;
     }
@@ -159,12 +159,17 @@ fn parts(folder: &Folder) -> Result<Vec<Part>, ImportError> {
 }
 
 /// Reads every weight once and decides how it is stored.
-fn decide(parts: &mut [Part], precision: Precision, course: &mut Course) -> Result<(), ImportError> {
+fn decide(
+    parts: &mut [Part],
+    folder: &Folder,
+    precision: Precision,
+    course: &mut Course,
+) -> Result<(), ImportError> {
     for part in parts {
         let roles = Role::of_weights(&part.imported.graph);
         let mut weights = Vec::with_capacity(part.imported.weights.len());
         for (name, constant) in &part.imported.weights {
-            let stored = precision.stored(name, &constant.shape(), roles[name]);
+            let stored = precision.stored(name, &constant.shape(), roles[name], folder.f16_modules());
             let plan = weight::Plan::new(&part.read(name, constant)?, constant.shape(), stored);
             weights.push((name.clone(), plan));
             course.step();

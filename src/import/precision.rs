@@ -40,7 +40,8 @@ pub struct Stored {
     pub layout: Layout,
 }
 
-/// Modules, by the names that diffusers and transformers give them, whose weights stay f16 in an int8 model.
+/// Modules, by the names that diffusers and transformers give them, whose weights stay f16 in an int8 model unless its
+/// maker says otherwise.
 const SENSITIVE: &[&str] = &[
     "conv_in",
     "conv_out",
@@ -75,10 +76,13 @@ impl Role {
 }
 
 impl Precision {
-    /// How a weight of this name, shape and role is stored.
-    pub fn stored(self, name: &str, shape: &[usize], role: Role) -> Stored {
+    /// How a weight of this name, shape and role is stored; `f16` names the modules that stay f16 in an int8 model,
+    /// where the model's maker chose them.
+    pub fn stored(self, name: &str, shape: &[usize], role: Role, f16: Option<&[String]>) -> Stored {
         let layout = if role == Role::Matrix { Layout::O8k4 } else { Layout::Row };
-        let sensitive = name.split('.').any(|module| SENSITIVE.contains(&module));
+        let stays =
+            |module: &str| f16.map_or(SENSITIVE.contains(&module), |f16| f16.iter().any(|m| m == module));
+        let sensitive = name.split('.').any(stays);
         let dtype = match (self, role) {
             (_, Role::Vector) | (Self::F32, _) => Dtype::F32,
             (Self::F16, _) => Dtype::F16,

@@ -14,11 +14,9 @@ use super::model;
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, Resources};
 use crate::kernels::Level;
-use crate::pipeline::{Request, RequestError, TextToImage, example};
+use crate::pipeline::{EXAMPLE_PROMPT, Request, RequestError, TextToImage, example};
 use crate::text::Prompt;
 
-/// What is drawn when a whole picture is measured.
-const PROMPT: &str = "a glossy strawberry on a blue background";
 /// The most runs.
 const REPEAT_MAX: usize = 1000;
 
@@ -104,7 +102,7 @@ fn open(path: &Path) -> Result<Arc<Bundle>, CliError> {
 
 /// The model's own request, at the size that was asked for.
 fn request(args: &BenchArgs, bundle: &Bundle) -> Result<Request, CliError> {
-    let prompt = Prompt::new(PROMPT).map_err(RequestError::from)?;
+    let prompt = Prompt::new(EXAMPLE_PROMPT).map_err(RequestError::from)?;
     let mut request = Request::new(bundle, prompt, 0)?;
     request.size.width_px = args.width.unwrap_or(request.size.width_px);
     request.size.height_px = args.height.unwrap_or(request.size.height_px);

@@ -67,8 +67,7 @@ fn planned(
     bundle: &Arc<Bundle>,
     resources: &Resources,
 ) -> Result<Vec<(bundle::Component, Footprint)>, EngineError> {
-    let pipeline = bundle.pipeline();
-    let size = Size { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px };
+    let size = Size::of_model(bundle.pipeline());
     let mut planned = Vec::new();
     for component in bundle.header().components.iter().map(|entry| entry.name) {
         match footprints(bundle, &[component], size, resources) {

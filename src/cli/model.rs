@@ -61,8 +61,7 @@ pub fn resources(
     memory: Option<MemorySize>,
     tile: Option<TileArg>,
 ) -> Result<Resources, CliError> {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = match threads.unwrap_or_else(cores) {
+    let threads = match threads.unwrap_or_else(Threads::cores) {
         count @ 1..=256 => Threads::new(count),
         got => return Err(CliError::Usage(format!("--threads {got} is out of range: 1 to 256"))),
     };

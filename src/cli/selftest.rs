@@ -13,7 +13,8 @@ use super::error::CliError;
 use super::generate::print;
 use super::model;
 use crate::bundle::{Bundle, ComponentEntry, Dtype};
-use crate::engine::{Component, NamedTensor, Resources};
+use crate::engine::{Component, Resources};
+use crate::import::Deviation;
 use crate::kernels::Level;
 
 /// How far a component is from its reference.
@@ -89,7 +90,7 @@ fn outcome(
     if expected.is_empty() {
         return Err(in_file("it has none of the component's outputs".into()));
     }
-    let (mut squared, mut power) = (0.0, 0.0);
+    let mut deviation = Deviation::default();
     for expected in &expected {
         let got =
             outputs.iter().find(|output| output.name == expected.name).expect("it was looked up by name");
@@ -99,18 +100,9 @@ fn outcome(
                 got.name, expected.shape, got.shape
             )));
         }
-        squared += distance(got, expected);
-        power += expected.values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        deviation.add(&expected.values, got.values.iter().copied());
     }
-    Ok(Outcome {
-        component,
-        relative_l2: (squared / power.max(f64::MIN_POSITIVE)).sqrt(),
-        bound: bound(entry),
-    })
-}
-
-fn distance(got: &NamedTensor, expected: &NamedTensor) -> f64 {
-    got.values.iter().zip(&expected.values).map(|(&a, &b)| f64::from(a - b).powi(2)).sum()
+    Ok(Outcome { component, relative_l2: deviation.relative_l2(), bound: bound(entry) })
 }
 
 /// How far off the weights' precision lets a component be.

@@ -37,7 +37,15 @@ pub struct Component {
     graph: Graph,
     weights: Weights,
     resources: Resources,
-    planned: Option<(Vec<Vec<usize>>, Arc<Plan>)>,
+    planned: Option<Planned>,
+}
+
+/// The plan that was made last.
+#[derive(Clone)]
+struct Planned {
+    shapes: Vec<Vec<usize>>,
+    plan: Arc<Plan>,
+    peak_bytes: usize,
 }
 
 /// Anonymous memory that a process holds beside the values of a plan: the program, the model's header, the plan itself.
@@ -86,8 +94,8 @@ impl Component {
     /// # Errors
     /// As [`Component::run`], but for [`EngineError::Run`] of the run itself.
     pub fn prepare(&mut self, inputs: &[NamedTensor]) -> Result<Footprint, EngineError> {
-        let plan = self.plan_for(inputs)?;
-        let peak_anon_bytes = BESIDE_BYTES + plan.peak_bytes(self.resources.threads.count());
+        let Planned { plan, peak_bytes, .. } = self.plan_for(inputs)?;
+        let peak_anon_bytes = BESIDE_BYTES + peak_bytes;
         let (stripe_rows, f16_maps) = plan.stripes().map_or((None, false), |s| (Some(s.stripe), s.half));
         Ok(Footprint { peak_anon_bytes, stripe_rows, f16_maps })
     }
@@ -101,8 +109,7 @@ impl Component {
     /// - [`EngineError::OutOfMemory`]: the system does not have what it takes.
     /// - [`EngineError::Run`]: tract's own.
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
-        let plan = self.plan_for(inputs)?;
-        let needed = plan.peak_bytes(self.resources.threads.count());
+        let Planned { plan, peak_bytes: needed, .. } = self.plan_for(inputs)?;
         if !memory::is_available(needed) {
             return Err(EngineError::OutOfMemory { component: self.kind, needed });
         }
@@ -159,17 +166,17 @@ impl Component {
     }
 
     /// The plan for inputs of these shapes.
-    fn plan_for(&mut self, inputs: &[NamedTensor]) -> Result<Arc<Plan>, EngineError> {
+    fn plan_for(&mut self, inputs: &[NamedTensor]) -> Result<Planned, EngineError> {
         let shapes = self.graph.inputs.iter().map(|input| Ok(self.find(input, inputs)?.1.to_vec()));
         let shapes = shapes.collect::<Result<_, EngineError>>()?;
         self.plan(shapes)
     }
 
-    fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Arc<Plan>, EngineError> {
-        if let Some((planned, plan)) = &self.planned
-            && *planned == shapes
+    fn plan(&mut self, shapes: Vec<Vec<usize>>) -> Result<Planned, EngineError> {
+        if let Some(planned) = &self.planned
+            && planned.shapes == shapes
         {
-            return Ok(plan.clone());
+            return Ok(planned.clone());
         }
         let component = self.kind;
         let allowed = self.resources.memory_bytes.map(|bytes| bytes.saturating_sub(BESIDE_BYTES));
@@ -185,16 +192,17 @@ impl Component {
             PlanError::Node { node, reason } => EngineError::Node { component, node, reason },
             PlanError::Tract(source) => EngineError::Run { component, source },
         })?;
-        let needed = BESIDE_BYTES + made.peak_bytes(self.resources.threads.count());
+        let peak_bytes = made.peak_bytes(self.resources.threads.count());
+        let needed = BESIDE_BYTES + peak_bytes;
         match self.resources.memory_bytes {
             Some(available) if needed > available => {
                 return Err(EngineError::Memory { component, needed, available });
             }
             _ => {}
         }
-        let made = Arc::new(made);
-        self.planned = Some((shapes, made.clone()));
-        Ok(made)
+        let planned = Planned { shapes, plan: Arc::new(made), peak_bytes };
+        self.planned = Some(planned.clone());
+        Ok(planned)
     }
 }
 

@@ -12,7 +12,7 @@ pub fn is_available(bytes: usize) -> bool {
 /// The most bytes that values and scratch memory of a plan hold at a time, its inputs and outputs included.
 pub fn peak_bytes(plan: &TypedRunnableModel, threads: usize) -> usize {
     let model = plan.model();
-    let bytes = |node: usize| bytes(model, node.into());
+    let bytes = |node: usize| bytes(shape(model, node.into()));
     let order = plan.order_without_consts();
     let mut last_read = vec![0; model.nodes.len()];
     for (step, &node) in order.iter().enumerate() {
@@ -36,11 +36,12 @@ pub fn peak_bytes(plan: &TypedRunnableModel, threads: usize) -> usize {
     peak
 }
 
-/// The bytes of a value.
-pub fn bytes(model: &TypedModel, outlet: OutletId) -> usize {
-    shape(model, outlet).iter().product::<usize>() * size_of::<f32>()
+/// The bytes of a value of this shape.
+pub fn bytes(shape: &[usize]) -> usize {
+    shape.iter().product::<usize>() * size_of::<f32>()
 }
 
-fn shape(model: &TypedModel, outlet: OutletId) -> &[usize] {
+/// The shape of a value.
+pub fn shape(model: &TypedModel, outlet: OutletId) -> &[usize] {
     model.outlet_fact(outlet).ok().and_then(|fact| fact.shape.as_concrete()).unwrap_or(&[])
 }

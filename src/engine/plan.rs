@@ -99,7 +99,7 @@ impl Plan {
             kept[..parts.given].iter().map(|shape| [shape[1], shape[2], shape[3]]).collect();
         let network = Network::new(&parts.region, weights, &given)
             .map_err(|(node, reason)| PlanError::Node { node, reason })?;
-        let others = kept[parts.given..].iter().map(|shape| bytes(shape)).sum::<usize>();
+        let others = kept[parts.given..].iter().map(|shape| memory::bytes(shape)).sum::<usize>();
         let schedule = stripes::fit(&network, stripe, limit_bytes.saturating_sub(others));
         let [height, width, channels] = network.shapes[network.shapes.len() - 1];
         let others = kept.into_iter().skip(parts.given);
@@ -115,7 +115,8 @@ impl Plan {
             Self::Whole(plan) => memory::peak_bytes(plan, threads),
             Self::Striped { before, network, schedule, after } => {
                 let outputs = before.model().outputs.iter().skip(network.given);
-                let others = outputs.map(|&outlet| memory::bytes(before.model(), outlet)).sum::<usize>();
+                let shapes = outputs.map(|&outlet| memory::shape(before.model(), outlet));
+                let others = shapes.map(memory::bytes).sum::<usize>();
                 let parts = [before, after].map(|part| memory::peak_bytes(part, threads));
                 parts[0].max(parts[1]).max(others + schedule.peak_bytes)
             }
@@ -147,10 +148,6 @@ impl Plan {
         drop(values);
         after.run(std::iter::once(map.into_tvalue()).chain(others).collect())
     }
-}
-
-fn bytes(shape: &[usize]) -> usize {
-    shape.iter().product::<usize>() * size_of::<f32>()
 }
 
 fn build(graph: &Graph, weights: &Weights) -> Result<Vec<Arc<dyn Operation>>, PlanError> {

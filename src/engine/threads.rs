@@ -17,6 +17,11 @@ impl Threads {
         })
     }
 
+    /// How many the machine has cores for.
+    pub fn cores() -> usize {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+
     /// Those of the run in hand.
     pub(super) fn current() -> Self {
         Self(current_tract_executor())

@@ -7,19 +7,15 @@ use super::ImportError;
 use super::report::{Deviation, Difference, Report};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, Resources, Threads};
-use crate::pipeline::{PipelineError, Request, Size, TextToImage, example};
+use crate::pipeline::{EXAMPLE_PROMPT, PipelineError, Request, Size, TextToImage, example};
 use crate::text::Prompt;
-
-/// What is drawn.
-const PROMPT: &str = "a glossy strawberry on a blue background";
 
 /// Runs the model at `stored` and the same one in f32 at `exact` on the same inputs, and puts the differences into
 /// `report`. The picture takes the model's own size and steps; there is none if the model cannot draw.
 pub fn measure(stored: &Path, exact: &Path, report: &mut Report) -> Result<(), ImportError> {
     let open = |path| Ok::<_, ImportError>(Arc::new(Bundle::open(path).map_err(ImportError::Reopen)?));
     let (stored, exact) = (open(stored)?, open(exact)?);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let resources = Resources::new(Threads::new(cores));
+    let resources = Resources::new(Threads::new(Threads::cores()));
     for component in &mut report.components {
         let kind = bundle::Component::from_name(component.component).expect("the report names components");
         let output = |bundle| output(bundle, kind, &resources);
@@ -39,8 +35,7 @@ fn output(
     kind: bundle::Component,
     resources: &Resources,
 ) -> Result<Vec<f32>, ImportError> {
-    let pipeline = bundle.pipeline();
-    let size = Size { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px };
+    let size = Size::of_model(bundle.pipeline());
     let run = || {
         let mut component = Component::load(bundle, kind, resources)?;
         let inputs = example(bundle, kind, component.inputs(), size);
@@ -51,7 +46,7 @@ fn output(
 
 /// The pixels of a picture, 0 to 255.
 fn picture(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Vec<f32>, ImportError> {
-    let prompt = Prompt::new(PROMPT).expect("it is short");
+    let prompt = Prompt::new(EXAMPLE_PROMPT).expect("it is short");
     let request = Request::new(bundle, prompt, 0).map_err(PipelineError::from)?;
     let mut images = TextToImage::new(bundle.clone(), resources.clone()).run(&request, &mut ())?;
     Ok(images.remove(0).pixels.pixels().iter().copied().map(f32::from).collect())

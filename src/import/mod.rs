@@ -29,8 +29,7 @@ use crate::pipeline::PipelineError;
 use folder::Folder;
 pub use precision::Precision;
 use precision::Role;
-use report::Deviation;
-pub use report::{ComponentReport, Difference, Numbers, Report};
+pub use report::{ComponentReport, Deviation, Difference, Numbers, Report};
 
 /// Why a folder was not imported. Nothing was written.
 #[derive(Debug, thiserror::Error)]

@@ -104,9 +104,9 @@ impl Deviation {
         self.largest = self.largest.max(other.largest);
     }
 
-    /// The error's Euclidean norm over that of the numbers, 0 for nothing.
+    /// The error's Euclidean norm over that of the numbers, 0 where there is no error.
     pub fn relative_l2(&self) -> f64 {
-        if self.power > 0.0 { (self.squared / self.power).sqrt() } else { 0.0 }
+        if self.squared > 0.0 { (self.squared / self.power).sqrt() } else { 0.0 }
     }
 
     /// Both measures.

@@ -5,6 +5,9 @@ use crate::bundle::{self, Bundle};
 use crate::denoise::noise::TorchGenerator;
 use crate::engine::{NamedTensor, free_dimension, graph::Input};
 
+/// What is drawn when a whole picture is to be tried.
+pub const EXAMPLE_PROMPT: &str = "a glossy strawberry on a blue background";
+
 /// Inputs for `component`, as for one picture of `size`: noise, a timestep in the middle, some tokens. The same each time.
 pub fn example(
     bundle: &Bundle,

@@ -18,7 +18,7 @@ use crate::text::encoder::EncodeError;
 use crate::vae::DecodeError;
 
 pub use embed::{Embedded, embed};
-pub use example::example;
+pub use example::{EXAMPLE_PROMPT, example};
 pub use footprint::footprints;
 pub use progress::Progress;
 pub use request::{Request, RequestError, Sampler, Size};

@@ -1,6 +1,6 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
-use crate::bundle::{self, Bundle};
+use crate::bundle::{self, Bundle, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceScale};
 use crate::tensor::Latents;
 use crate::text::{Prompt, PromptTooLong};
@@ -36,6 +36,11 @@ pub struct Size {
 }
 
 impl Size {
+    /// The size that a model draws when nobody asks for another.
+    pub fn of_model(pipeline: &Pipeline) -> Self {
+        Self { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px }
+    }
+
     /// The same, with no side longer than `pixels`.
     pub fn at_most(self, pixels: usize) -> Self {
         Self { width_px: self.width_px.min(pixels), height_px: self.height_px.min(pixels) }
@@ -124,7 +129,7 @@ impl Request {
         Ok(Self {
             prompt,
             negative: Prompt::default(),
-            size: Size { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px },
+            size: Size::of_model(pipeline),
             steps: pipeline.default_steps,
             guidance_scale: GuidanceScale::new(pipeline.default_guidance as f32)?,
             eta: 0.0,

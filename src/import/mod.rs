@@ -130,15 +130,17 @@ pub fn import(
     let weights: usize = parts.iter().map(|part| part.imported.weights.len()).sum();
     let times = if options.measure { 5 } else { 2 };
     let mut course = Course { done: 0, total: times * weights, tell: progress };
+    let scratch = options.measure.then(|| tempfile::tempdir_in(beside(target))).transpose();
+    let scratch = scratch.map_err(|source| unwritable(target, source))?;
+    if let Some(scratch) = &scratch {
+        decide(&mut parts, &folder, Precision::F32, &mut course)?;
+        write(&folder, &parts, &report(&parts), &scratch.path().join("exact"), &mut course)?;
+    }
     decide(&mut parts, &folder, options.precision, &mut course)?;
-    let mut report = Report { components: parts.iter().map(Part::report).collect(), picture: None };
-    if options.measure {
-        let place = tempfile::tempdir_in(beside(target)).map_err(|source| unwritable(target, source))?;
-        let (stored, exact) = (place.path().join("stored"), place.path().join("exact"));
+    let mut report = report(&parts);
+    if let Some(scratch) = &scratch {
+        let [stored, exact] = ["stored", "exact"].map(|name| scratch.path().join(name));
         write(&folder, &parts, &report, &stored, &mut course)?;
-        let exact_parts = &mut self::parts(&folder)?;
-        decide(exact_parts, &folder, Precision::F32, &mut course)?;
-        write(&folder, exact_parts, &report, &exact, &mut course)?;
         measure::measure(&stored, &exact, &mut report)?;
     }
     write(&folder, &parts, &report, target, &mut course)?;
@@ -155,6 +157,11 @@ fn parts(folder: &Folder) -> Result<Vec<Part>, ImportError> {
         Ok(Part { component, imported, graph, weights: Vec::new() })
     };
     folder.components().iter().map(part).collect()
+}
+
+/// What was decided for the weights, before anything is measured.
+fn report(parts: &[Part]) -> Report {
+    Report { components: parts.iter().map(Part::report).collect(), picture: None }
 }
 
 /// Reads every weight once and decides how it is stored.

@@ -8,13 +8,18 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod client;
 pub mod clip;
 pub mod denoise;
 pub mod engine;
+pub mod error;
 pub mod import;
 pub mod kernels;
 pub mod output;
 pub mod pipeline;
+pub mod process;
+pub mod protocol;
+pub mod serve;
 pub mod tensor;
 pub mod text;
 pub mod vae;

@@ -1,9 +1,10 @@
-//! The flags, as they are typed.
+//! The flags of commands that draw, and of those for model files, as they are typed.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
 use super::quantity::{MemorySize, TileArg};
 
 /// Pictures from words on small boards, offline.
@@ -32,6 +33,33 @@ pub enum Command {
     Selftest(SelftestArgs),
     /// Measure how long a component or a whole picture takes, and in how much memory
     Bench(BenchArgs),
+    /// Draw pictures for whoever asks over a local socket
+    Serve(ServeArgs),
+    /// Ask a daemon for a picture
+    Submit(SubmitArgs),
+    /// Follow a job of a daemon to its end
+    Watch(WatchArgs),
+    /// Show the jobs of a daemon
+    Status(StatusArgs),
+    /// Cancel a job of a daemon
+    Cancel(CancelArgs),
+    /// Serve a page for a kiosk's screen, which asks a daemon for pictures
+    Screen(ScreenArgs),
+}
+
+/// What a run may use of the machine.
+#[derive(Debug, clap::Args)]
+pub struct ResourceArgs {
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<MemorySize>,
+    /// Decode in stripes of so many rows, which leave no seams; "off" for never, "auto" for where it saves memory,
+    /// "blend:PX" for overlapping tiles, which do leave seams [default: auto]
+    #[arg(long, value_name = "PX|auto|off")]
+    pub tile: Option<TileArg>,
 }
 
 #[derive(Debug, Parser)]
@@ -78,16 +106,8 @@ pub struct GenerateArgs {
     /// Also write the final latents, before decoding
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
-    /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<MemorySize>,
-    /// Decode in stripes of so many rows, which leave no seams; "off" for never, "auto" for where it saves memory,
-    /// "blend:PX" for overlapping tiles, which do leave seams [default: auto]
-    #[arg(long, value_name = "PX|auto|off")]
-    pub tile: Option<TileArg>,
-    /// Threads to compute with [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -202,16 +222,8 @@ pub struct BenchArgs {
     /// Height of the picture in pixels [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub height: Option<usize>,
-    /// Threads to compute with [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// The most anonymous memory to use, such as 300M or 256MiB; large maps are then worked on in stripes
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<MemorySize>,
-    /// Decode in stripes of so many rows, which leave no seams; "off" for never, "auto" for where it saves memory,
-    /// "blend:PX" for overlapping tiles, which do leave seams [default: auto]
-    #[arg(long, value_name = "PX|auto|off")]
-    pub tile: Option<TileArg>,
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Runs to measure, after one that does not count
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub repeat: usize,

@@ -35,7 +35,7 @@ pub fn bench(args: &BenchArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("--repeat {} is out of range: 1 to {REPEAT_MAX}", args.repeat)));
     }
     let kind = args.component.as_deref().map(model::component).transpose()?;
-    let resources = model::resources(args.threads, args.memory, args.tile)?;
+    let resources = model::resources(&args.resources)?;
     let watch = Watch::start();
     let times = match kind {
         Some(kind) => component(args, kind, &resources)?,

@@ -6,6 +6,7 @@ use super::args::EmbedArgs;
 use super::error::CliError;
 use super::generate::print;
 use super::model;
+use crate::engine::Resources;
 use crate::pipeline::{self, RequestError};
 use crate::text::Prompt;
 
@@ -20,7 +21,7 @@ pub fn embed(args: &EmbedArgs) -> Result<(), CliError> {
     let texts: Result<Vec<Prompt>, _> = args.text.iter().map(|text| Prompt::new(text.as_str())).collect();
     let texts = texts.map_err(RequestError::from)?;
     let (_, bundle) = model::open(Some(&args.file))?;
-    let embedded = pipeline::embed(&bundle, &model::resources(None, None, None)?, &texts, &args.image)?;
+    let embedded = pipeline::embed(&bundle, &Resources::new(model::threads(None)?), &texts, &args.image)?;
     let table = embedded.similarity();
     if args.json {
         let names = args.text.iter().map(|text| json!({ "text": text }));

@@ -1,14 +1,16 @@
 //! Every error that a person can meet, and the exit code that goes with it.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
 use crate::bundle::BundleError;
+use crate::client::{ClientError, ScreenError};
 use crate::engine::EngineError;
 use crate::import::ImportError;
 use crate::output::OutputError;
 use crate::pipeline::{PipelineError, RequestError};
+use crate::protocol::{ErrorCode, ErrorDetail};
+use crate::serve::ServeError;
 
 /// Why the program failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,26 @@ pub enum CliError {
     /// The result could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The daemon does not run.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A daemon was asked and gave nothing.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The page for a kiosk is not served.
+    #[error(transparent)]
+    Screen(#[from] ScreenError),
+    /// A job has no picture.
+    #[error("job {id}: {}", error.message)]
+    Job {
+        /// The job.
+        id: String,
+        /// Why.
+        error: ErrorDetail,
+    },
+    /// A job was cancelled while somebody waited for it.
+    #[error("job {0} was cancelled")]
+    Cancelled(String),
     /// The folder could not be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -69,18 +91,23 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// 1 failed, 2 usage, 3 bad model, 5 not enough memory.
+    /// 1 failed, 2 usage, 3 bad model, 4 busy or unreachable, 5 not enough memory.
     pub fn exit_code(&self) -> u8 {
         if let Some(EngineError::Memory { .. } | EngineError::OutOfMemory { .. }) = self.engine() {
             return 5;
         }
+        if let Self::Client(ClientError::Refused(error)) | Self::Job { error, .. } = self {
+            return answered(error.code);
+        }
         match self {
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => 4,
             Self::Usage(_)
             | Self::NoPrompt
             | Self::Request(_)
             | Self::Pipeline(PipelineError::Request(_) | PipelineError::Schedule(_)) => 2,
             Self::NoModel(_)
             | Self::Model(_)
+            | Self::Serve(ServeError::Catalogue(_))
             | Self::Engine(
                 EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. },
             )
@@ -92,28 +119,45 @@ impl CliError {
             | Self::Tensors { .. }
             | Self::Read { .. }
             | Self::Selftest(_)
+            | Self::Serve(_)
+            | Self::Client(_)
+            | Self::Screen(_)
+            | Self::Job { .. }
+            | Self::Cancelled(_)
             | Self::Stdout(_) => 1,
         }
     }
 
     fn engine(&self) -> Option<&EngineError> {
         match self {
-            Self::Engine(error) | Self::Pipeline(PipelineError::Engine(error)) => Some(error),
+            Self::Engine(error) => Some(error),
+            Self::Pipeline(error) => error.engine(),
             _ => None,
         }
     }
 }
 
-/// `error: what: why: why that`, on one line; a cause that its parent already tells is not repeated.
-pub fn chain(error: &CliError) -> String {
-    let mut text = format!("error: {error}");
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let told = next.to_string();
-        if !text.ends_with(&told) {
-            text += &format!(": {told}");
-        }
-        cause = next.source();
+/// The exit code for what a daemon answered.
+fn answered(code: ErrorCode) -> u8 {
+    match code {
+        ErrorCode::BadRequest
+        | ErrorCode::TooLarge
+        | ErrorCode::UnsupportedSize
+        | ErrorCode::PromptTooLong
+        | ErrorCode::InvalidValue
+        | ErrorCode::IdempotencyMismatch => 2,
+        ErrorCode::ModelCorrupt => 3,
+        ErrorCode::QueueFull
+        | ErrorCode::TooManyConnections
+        | ErrorCode::Thermal
+        | ErrorCode::Draining
+        | ErrorCode::NoSpace => 4,
+        ErrorCode::InsufficientMemory => 5,
+        ErrorCode::PeerDenied
+        | ErrorCode::NotFound
+        | ErrorCode::MethodNotAllowed
+        | ErrorCode::Timeout
+        | ErrorCode::CrashedRepeatedly
+        | ErrorCode::Internal => 1,
     }
-    text
 }

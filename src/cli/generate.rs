@@ -15,8 +15,10 @@ use super::model;
 use crate::bundle::Bundle;
 use crate::denoise::guidance::GuidanceScale;
 use crate::kernels::Level;
-use crate::output::{self, Manifest};
-use crate::pipeline::{Image, Progress, Request, RequestError, Sampler, Seconds, TextToImage};
+use crate::output;
+use crate::pipeline::{
+    Image, Manifest, Progress, Request, RequestError, Sampler, Seconds, Step, TextToImage, random_seed,
+};
 use crate::tensor::Latents;
 use crate::text::Prompt;
 
@@ -34,7 +36,7 @@ struct Written {
 pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let start = Instant::now();
     let watch = Watch::start();
-    let resources = model::resources(args.threads, args.memory, args.tile)?;
+    let resources = model::resources(&args.resources)?;
     let prompt = prompt(args.prompt.as_deref())?;
     let (path, bundle) = model::open(args.model.as_deref())?;
     let request = request(args, &bundle, prompt)?;
@@ -94,12 +96,6 @@ fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Reque
     Ok(request)
 }
 
-/// Short enough to be typed again.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(()) & u64::from(u32::MAX)
-}
-
 fn read_latents(path: &Path) -> Result<Latents, CliError> {
     let wrong = |reason: String| CliError::Tensors { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
@@ -136,29 +132,11 @@ fn write(
     let pictures = images.iter().zip(outputs);
     pictures
         .map(|(image, path)| {
-            let sha256 = output::write_png(path, &image.pixels, &manifest(image, request, bundle))?;
+            let texts = Manifest::new(image, request, bundle).texts();
+            let sha256 = output::write_png(path, &image.pixels, &texts)?;
             Ok(Written { path: path.clone(), seed: image.seed, sha256 })
         })
         .collect()
-}
-
-fn manifest(image: &Image, request: &Request, bundle: &Bundle) -> Manifest {
-    Manifest {
-        version: env!("CARGO_PKG_VERSION").into(),
-        pipeline: bundle.pipeline().kind.clone(),
-        model: bundle.pipeline().name.clone(),
-        model_hash: bundle.model_hash(),
-        prompt: request.prompt.as_str().into(),
-        negative: request.negative.as_str().into(),
-        seed: image.seed,
-        steps: request.steps,
-        guidance: request.guidance_scale.get(),
-        sampler: request.sampler.name().into(),
-        eta: request.eta,
-        width: image.pixels.width_px(),
-        height: image.pixels.height_px(),
-        latents_given: request.latents.is_some(),
-    }
 }
 
 fn report(
@@ -205,8 +183,8 @@ impl Progress for Course {
         log::warn!("the prompt is longer than the model's context, this part has no effect: {dropped:?}");
     }
 
-    fn step(&mut self, done: usize, total: usize) {
-        self.0.set(done, total);
+    fn step(&mut self, step: Step) {
+        self.0.set(step.done, step.total);
     }
 }
 

@@ -20,7 +20,8 @@ use crate::pipeline::{Size, footprints};
 /// - [`CliError::Engine`] if it does not fit into the memory that is allowed.
 pub fn inspect(args: &InspectArgs) -> Result<(), CliError> {
     let bundle = Arc::new(Bundle::open(&args.file)?);
-    let resources = model::resources(None, args.memory, None)?;
+    let memory_bytes = args.memory.map(|size| size.0);
+    let resources = Resources { memory_bytes, ..Resources::new(model::threads(None)?) };
     let planned = planned(&bundle, &resources)?;
     if args.json {
         let planned: serde_json::Map<_, _> =

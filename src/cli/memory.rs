@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::process;
+
 /// How often memory is looked at; the kernel keeps no peaks of its kinds.
 const INTERVAL: Duration = Duration::from_millis(2);
 
@@ -53,7 +55,7 @@ impl Watch {
         Peaks {
             anon_bytes: peak(&self.anon),
             file_bytes: peak(&self.file),
-            rss_bytes: field(&status(), "VmHWM:"),
+            rss_bytes: process::resident().peak_bytes,
         }
     }
 
@@ -74,18 +76,7 @@ impl Drop for Watch {
 
 /// Raises the peaks to what is resident now.
 fn look(anon: &AtomicU64, file: &AtomicU64) {
-    let status = status();
-    anon.fetch_max(field(&status, "RssAnon:") + field(&status, "RssShmem:"), Ordering::Relaxed);
-    file.fetch_max(field(&status, "RssFile:"), Ordering::Relaxed);
-}
-
-fn status() -> String {
-    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
-}
-
-/// A line such as `RssAnon:      1234 kB`, in bytes.
-fn field(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+    let now = process::resident();
+    anon.fetch_max(now.anon_bytes, Ordering::Relaxed);
+    file.fetch_max(now.file_bytes, Ordering::Relaxed);
 }

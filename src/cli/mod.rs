@@ -4,6 +4,8 @@ mod args;
 mod arrays;
 mod bar;
 mod bench;
+mod client;
+mod daemon_args;
 mod embed;
 mod error;
 mod generate;
@@ -11,9 +13,11 @@ mod import;
 mod inspect;
 mod memory;
 mod model;
+mod places;
 mod quantity;
 mod run;
 mod selftest;
+mod serve;
 mod sigbus;
 
 use std::io::Write as _;
@@ -34,7 +38,7 @@ pub fn main() -> ExitCode {
     match Args::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", error::chain(&error));
+            eprintln!("error: {}", crate::error::chain(&error));
             ExitCode::from(error.exit_code())
         }
     }
@@ -51,6 +55,12 @@ impl Command {
             Self::Embed(args) => embed::embed(&args),
             Self::Selftest(args) => selftest::selftest(&args),
             Self::Bench(args) => bench::bench(&args),
+            Self::Serve(args) => serve::serve(&args),
+            Self::Submit(args) => client::submit(&args),
+            Self::Watch(args) => client::watch(&args),
+            Self::Status(args) => client::status(&args),
+            Self::Cancel(args) => client::cancel(&args),
+            Self::Screen(args) => client::screen(&args),
         }
     }
 }

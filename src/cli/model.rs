@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::args::ResourceArgs;
 use super::error::CliError;
-use super::quantity::{MemorySize, TileArg};
 use crate::bundle::{Bundle, Component};
 use crate::engine::{Resources, Threads, Tile};
 
@@ -22,7 +22,11 @@ pub fn open(named: Option<&Path>) -> Result<(PathBuf, Arc<Bundle>), CliError> {
     Ok((path, Arc::new(bundle)))
 }
 
-fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
+/// The model file that was asked for, or the default one.
+///
+/// # Errors
+/// [`CliError::NoModel`] if none was named and the default one is nowhere.
+pub fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
     let from_environment = std::env::var_os("TINTYPE_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(path) = named.map(Path::to_owned).or(from_environment) {
         return Ok(path);
@@ -52,19 +56,23 @@ pub fn component(name: &str) -> Result<Component, CliError> {
     })
 }
 
-/// The threads that were asked for, or one per core; the memory that is allowed; how large maps are worked on.
+/// What a run may use of the machine.
 ///
 /// # Errors
 /// [`CliError::Usage`] for no threads, or for more than any board has.
-pub fn resources(
-    threads: Option<usize>,
-    memory: Option<MemorySize>,
-    tile: Option<TileArg>,
-) -> Result<Resources, CliError> {
-    let threads = match threads.unwrap_or_else(Threads::cores) {
-        count @ 1..=256 => Threads::new(count),
-        got => return Err(CliError::Usage(format!("--threads {got} is out of range: 1 to 256"))),
-    };
-    let tile = tile.map_or(Tile::Auto, |tile| tile.0);
-    Ok(Resources { threads, memory_bytes: memory.map(|size| size.0), tile })
+pub fn resources(args: &ResourceArgs) -> Result<Resources, CliError> {
+    let tile = args.tile.map_or(Tile::Auto, |tile| tile.0);
+    let memory_bytes = args.memory.map(|size| size.0);
+    Ok(Resources { memory_bytes, tile, ..Resources::new(threads(args.threads)?) })
+}
+
+/// The threads that were asked for, or one per core.
+///
+/// # Errors
+/// [`CliError::Usage`] for no threads, or for more than any board has.
+pub fn threads(count: Option<usize>) -> Result<Threads, CliError> {
+    match count.unwrap_or_else(Threads::cores) {
+        count @ 1..=256 => Ok(Threads::new(count)),
+        got => Err(CliError::Usage(format!("--threads {got} is out of range: 1 to 256"))),
+    }
 }

@@ -10,8 +10,7 @@ use super::arrays;
 use super::error::CliError;
 use super::generate::print;
 use super::model;
-use super::quantity::TileArg;
-use crate::engine::{Component, NamedTensor, Tile};
+use crate::engine::{Component, NamedTensor, Resources, Tile};
 use crate::output;
 
 /// Runs a component.
@@ -20,7 +19,7 @@ use crate::output;
 /// [`CliError`]; no output is written then.
 pub fn run(args: &RunArgs) -> Result<(), CliError> {
     let kind = model::component(&args.component)?;
-    let resources = model::resources(args.threads, None, Some(TileArg(Tile::Off)))?;
+    let resources = Resources { tile: Tile::Off, ..Resources::new(model::threads(args.threads)?) };
     let (_, bundle) = model::open(Some(&args.file))?;
     let mut component = Component::load(&bundle, kind, &resources)?;
     output::check(&args.outputs)?;

@@ -37,7 +37,7 @@ impl Outcome {
 /// - [`CliError::Tensors`] if the model carries no reference, or one that is damaged.
 pub fn selftest(args: &SelftestArgs) -> Result<(), CliError> {
     let (path, bundle) = model::open(args.file.as_deref())?;
-    let resources = model::resources(args.threads, None, None)?;
+    let resources = Resources::new(model::threads(args.threads)?);
     let wrong = |reason| CliError::Tensors { path: path.clone(), reason };
     let mut outcomes = Vec::new();
     for entry in &bundle.header().components {

@@ -104,6 +104,13 @@ impl Ddim {
             sigma,
         }
     }
+
+    fn limit(&self, c: Coefficients, latents: &[f32], model_output: &[f32]) -> Limit {
+        Limit::new(self.clip, latents.len(), || {
+            let predicted = |(&x, &output): (&f32, &f32)| c.predict(self.prediction_type, x, output).0.abs();
+            latents.iter().zip(model_output).map(predicted)
+        })
+    }
 }
 
 impl Sampler for Ddim {
@@ -123,9 +130,7 @@ impl Sampler for Ddim {
         assert_eq!(latents.len(), model_output.len(), "latents and model output differ in length");
         let c = self.coefficients(index);
         let predict = |x, output| c.predict(self.prediction_type, x, output);
-        let limit = Limit::new(self.clip, latents.len(), || {
-            latents.iter().zip(model_output).map(|(&x, &output)| predict(x, output).0.abs())
-        });
+        let limit = self.limit(c, latents, model_output);
         for (x, &output) in latents.iter_mut().zip(model_output) {
             let (original, mut predicted_noise) = predict(*x, output);
             let original = limit.apply(original);
@@ -138,6 +143,14 @@ impl Sampler for Ddim {
             assert_eq!(latents.len(), noise.len(), "latents and noise differ in length");
             latents.iter_mut().zip(noise).for_each(|(x, z)| *x += c.sigma * z);
         }
+    }
+
+    fn pred_original_sample(&self, index: usize, latents: &[f32], model_output: &[f32]) -> Vec<f32> {
+        let c = self.coefficients(index);
+        let limit = self.limit(c, latents, model_output);
+        let original =
+            |(&x, &output): (&f32, &f32)| limit.apply(c.predict(self.prediction_type, x, output).0);
+        latents.iter().zip(model_output).map(original).collect()
     }
 }
 

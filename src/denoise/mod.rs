@@ -43,4 +43,8 @@ pub trait Sampler {
     /// # Panics
     /// If the lengths differ, or if there is no step `index`.
     fn step(&mut self, index: usize, latents: &mut [f32], model_output: &[f32], noise: &[f32]);
+
+    /// The picture that the model sees in `latents` at step `index`, to be asked for before the step is taken. As long
+    /// as `latents`.
+    fn pred_original_sample(&self, index: usize, latents: &[f32], model_output: &[f32]) -> Vec<f32>;
 }

@@ -1,5 +1,7 @@
 //! The loop: from noise to latents.
 
+use std::ops::Range;
+
 use super::Sampler;
 use super::guidance::{self, GuidanceScale};
 use super::noise::TorchGenerator;
@@ -17,32 +19,59 @@ pub struct Condition<'a> {
     pub guidance_scale: GuidanceScale,
 }
 
-/// Takes `latents` from noise to picture, in place; `after_step` is told how many steps are done.
+/// Looks on.
+pub trait Observer {
+    /// Whether the next step is to come with the picture that the model sees, which costs a copy of the latents.
+    fn wants_original(&self) -> bool;
+
+    /// `done` steps are done and these are the latents; `original` is the picture that the model saw in the step.
+    fn after_step(&mut self, done: usize, latents: &Latents, original: Option<&Latents>);
+}
+
+/// Takes `latents` through these steps of the sampler, in place; all of them lead from noise to a picture.
 ///
 /// `generator` is read on by samplers that add noise, as diffusers does with the one that made the latents.
 ///
 /// # Errors
-/// [`EngineError`] if the network fails; the latents are then of no use.
+/// [`EngineError`] if the network fails; the latents are then those of the last step that was done.
 pub fn run(
     unet: &mut Unet,
     sampler: &mut dyn Sampler,
+    steps: Range<usize>,
     condition: &Condition,
     latents: &mut Latents,
     generator: &mut TorchGenerator,
-    after_step: &mut dyn FnMut(usize),
+    observer: &mut dyn Observer,
 ) -> Result<(), EngineError> {
     let mut noise = Vec::new();
-    for index in 0..sampler.timesteps().len() {
+    for index in steps {
         let timestep = sampler.timesteps()[index];
         let noise_pred = predict(unet, condition, latents, timestep)?;
+        let original = observer.wants_original().then(|| {
+            let mut original = latents.clone();
+            let values = sampler.pred_original_sample(index, latents.values(), &noise_pred);
+            original.values_mut().copy_from_slice(&values);
+            original
+        });
         if sampler.adds_noise(index) {
             noise.resize(latents.values().len(), 0.0);
             generator.fill_normal(&mut noise);
         }
         sampler.step(index, latents.values_mut(), &noise_pred, &noise);
-        after_step(index + 1);
+        observer.after_step(index + 1, latents, original.as_ref());
     }
     Ok(())
+}
+
+/// Reads past the noise that these steps of the sampler would have added.
+pub fn skip_noise(
+    sampler: &dyn Sampler,
+    steps: Range<usize>,
+    latents: &Latents,
+    generator: &mut TorchGenerator,
+) {
+    let mut noise = vec![0.0; latents.values().len()];
+    steps.filter(|&index| sampler.adds_noise(index)).for_each(|_| generator.fill_normal(&mut noise));
 }
 
 fn predict(

@@ -107,6 +107,7 @@ impl Component {
     /// - [`EngineError::Node`]: a node that does not fit its weights or inputs.
     /// - [`EngineError::Memory`]: it would take more memory than is allowed.
     /// - [`EngineError::OutOfMemory`]: the system does not have what it takes.
+    /// - [`EngineError::Stopped`]: the pulse of its resources was stopped.
     /// - [`EngineError::Run`]: tract's own.
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
         let Planned { plan, peak_bytes: needed, .. } = self.plan_for(inputs)?;
@@ -115,8 +116,11 @@ impl Component {
         }
         let inputs = self.graph.inputs.iter().map(|input| Ok(self.bind(input, inputs)?.into_tvalue()));
         let inputs = inputs.collect::<Result<_, EngineError>>()?;
-        let failed = |source| EngineError::Run { component: self.kind, source };
-        let outputs = plan.run(inputs, &self.resources.threads).map_err(failed)?;
+        let failed = |source| match self.resources.pulse.is_stopped() {
+            true => EngineError::Stopped { component: self.kind },
+            false => EngineError::Run { component: self.kind, source },
+        };
+        let outputs = plan.run(inputs, &self.resources).map_err(failed)?;
         let named = self.graph.outputs.iter().zip(outputs);
         named
             .map(|(output, tensor)| {
@@ -180,14 +184,7 @@ impl Component {
         }
         let component = self.kind;
         let allowed = self.resources.memory_bytes.map(|bytes| bytes.saturating_sub(BESIDE_BYTES));
-        let made = Plan::new(
-            &self.graph,
-            &shapes,
-            &self.weights,
-            &self.resources.threads,
-            self.resources.tile,
-            allowed,
-        );
+        let made = Plan::new(&self.graph, &shapes, &self.weights, &self.resources, allowed);
         let made = made.map_err(|error| match error {
             PlanError::Node { node, reason } => EngineError::Node { component, node, reason },
             PlanError::Tract(source) => EngineError::Run { component, source },

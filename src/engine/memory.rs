@@ -22,11 +22,11 @@ pub fn peak_bytes(plan: &TypedRunnableModel, threads: usize) -> usize {
     let mut held: usize = model.inputs.iter().map(|input| bytes(input.node)).sum();
     let mut peak = held;
     for (step, &node) in order.iter().enumerate() {
-        let Some(operation) = model.nodes[node].op_as::<OperationNode>() else { continue };
+        let Some(entry) = model.nodes[node].op_as::<OperationNode>() else { continue };
         let inputs = &model.nodes[node].inputs;
         let shapes: Vec<&[usize]> = inputs.iter().map(|&input| shape(model, input)).collect();
         held += bytes(node);
-        peak = peak.max(held + operation.0.scratch_bytes(&shapes, threads));
+        peak = peak.max(held + entry.operation.scratch_bytes(&shapes, threads));
         let mut read: Vec<usize> = inputs.iter().map(|input| input.node).collect();
         read.sort_unstable();
         read.dedup();

@@ -18,6 +18,7 @@ mod node;
 pub mod onnx;
 mod ops;
 mod plan;
+mod pulse;
 mod resources;
 mod stripes;
 mod threads;
@@ -25,6 +26,7 @@ mod weights;
 
 pub use component::{BESIDE_BYTES, Component, Footprint, NamedTensor};
 pub use dimensions::free_dimension;
+pub use pulse::{Pulse, Stopped};
 pub use resources::{Resources, Tile};
 pub use threads::Threads;
 
@@ -107,6 +109,12 @@ pub enum EngineError {
         component: bundle::Component,
         /// The planned peak, in bytes.
         needed: usize,
+    },
+    /// The run was stopped by its [`Pulse`].
+    #[error("{component} was stopped")]
+    Stopped {
+        /// The component.
+        component: bundle::Component,
     },
     /// tract failed while it planned or ran.
     #[error("{component} could not be run")]

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use tract_core::internal::*;
 
 use super::ops::Operation;
+use super::pulse::Pulse;
 use super::threads::Threads;
 
-/// An operation in a tract model: f32 in, one f32 out.
+/// An operation in a tract model: f32 in, one f32 out. The pulse beats before it runs.
 #[derive(Debug, Clone)]
-pub struct OperationNode(pub Arc<dyn Operation>);
+pub struct OperationNode {
+    pub operation: Arc<dyn Operation>,
+    pub pulse: Pulse,
+}
 
 impl PartialEq for OperationNode {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.operation, &other.operation)
     }
 }
 
@@ -21,7 +25,7 @@ impl Eq for OperationNode {}
 
 impl Op for OperationNode {
     fn name(&self) -> StaticName {
-        self.0.name().into()
+        self.operation.name().into()
     }
 
     op_as_typed_op!();
@@ -31,13 +35,14 @@ impl EvalOp for OperationNode {
     not_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.pulse.beat()?;
         let shapes: TVec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
-        let shape = self.0.output_shape(&shapes).map_err(|reason| format_err!("{reason}"))?;
+        let shape = self.operation.output_shape(&shapes).map_err(|reason| format_err!("{reason}"))?;
         let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<TVec<_>>>()?;
         let values = plain.iter().map(|input| input.as_slice::<f32>()).collect::<TractResult<TVec<_>>>()?;
         let mut output = Tensor::zero::<f32>(&shape)?;
         let mut target = output.try_as_plain_ram_mut()?;
-        self.0.run(&shapes, &values, target.as_slice_mut::<f32>()?, &Threads::current());
+        self.operation.run(&shapes, &values, target.as_slice_mut::<f32>()?, &Threads::current());
         Ok(tvec!(output.into_tvalue()))
     }
 }
@@ -50,7 +55,7 @@ impl TypedOp for OperationNode {
             .iter()
             .map(|fact| fact.shape.as_concrete().ok_or_else(|| format_err!("a shape is not known")))
             .collect::<TractResult<TVec<&[usize]>>>()?;
-        let shape = self.0.output_shape(&shapes).map_err(|reason| format_err!("{reason}"))?;
+        let shape = self.operation.output_shape(&shapes).map_err(|reason| format_err!("{reason}"))?;
         Ok(tvec!(f32::fact(&shape)))
     }
 }

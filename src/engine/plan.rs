@@ -8,9 +8,8 @@ use super::graph::Graph;
 use super::memory;
 use super::node::OperationNode;
 use super::ops::{self, Operation};
-use super::resources::Tile;
+use super::resources::{Resources, Tile};
 use super::stripes::{self, Network, Schedule};
-use super::threads::Threads;
 use super::weights::Weights;
 
 /// Large maps stay whole up to this much memory, where nobody sets a limit: a picture of 512 x 512 px by Stable
@@ -59,25 +58,24 @@ impl Plan {
         graph: &Graph,
         shapes: &[Vec<usize>],
         weights: &Weights,
-        threads: &Threads,
-        tile: Tile,
+        resources: &Resources,
         limit_bytes: Option<usize>,
     ) -> Result<Self, PlanError> {
         let operations = build(graph, weights)?;
         let shapes = all_shapes(graph, &operations, shapes)?;
-        let whole = wire(graph, operations, &shapes[..graph.inputs.len()], threads)?;
+        let whole = wire(graph, operations, &shapes[..graph.inputs.len()], resources)?;
         let limit_bytes = limit_bytes.unwrap_or(AUTO_BYTES);
-        let stripe = match tile {
+        let stripe = match resources.tile {
             // A tile is whole by itself.
             Tile::Off | Tile::Blend(_) => return Ok(Self::Whole(whole)),
-            Tile::Auto if memory::peak_bytes(&whole, threads.count()) <= limit_bytes => {
+            Tile::Auto if memory::peak_bytes(&whole, resources.threads.count()) <= limit_bytes => {
                 return Ok(Self::Whole(whole));
             }
             Tile::Auto => None,
             Tile::Rows(rows) => Some(rows),
         };
         match stripes::divide(graph, &shapes) {
-            Some(parts) => Self::striped(&parts, &shapes, weights, threads, stripe, limit_bytes),
+            Some(parts) => Self::striped(&parts, &shapes, weights, resources, stripe, limit_bytes),
             None => Ok(Self::Whole(whole)),
         }
     }
@@ -86,12 +84,12 @@ impl Plan {
         parts: &stripes::Parts,
         shapes: &[Vec<usize>],
         weights: &Weights,
-        threads: &Threads,
+        resources: &Resources,
         stripe: Option<usize>,
         limit_bytes: usize,
     ) -> Result<Self, PlanError> {
         let part =
-            |graph: &Graph, shapes: &[Vec<usize>]| wire(graph, build(graph, weights)?, shapes, threads);
+            |graph: &Graph, shapes: &[Vec<usize>]| wire(graph, build(graph, weights)?, shapes, resources);
         let before = part(&parts.before, &shapes[..parts.before.inputs.len()])?;
         let kept: Vec<Vec<usize>> =
             parts.before.outputs.iter().map(|output| shapes[output.value as usize].clone()).collect();
@@ -134,8 +132,8 @@ impl Plan {
     /// Runs it; outputs come in the graph's order.
     ///
     /// # Errors
-    /// tract's, or that memory ran out.
-    pub fn run(&self, inputs: TVec<TValue>, threads: &Threads) -> TractResult<TVec<TValue>> {
+    /// tract's, or that memory ran out, or [`Stopped`](super::Stopped).
+    pub fn run(&self, inputs: TVec<TValue>, resources: &Resources) -> TractResult<TVec<TValue>> {
         let (before, network, schedule, after) = match self {
             Self::Whole(plan) => return plan.run(inputs),
             Self::Striped { before, network, schedule, after } => (before, network, schedule, after),
@@ -143,7 +141,7 @@ impl Plan {
         let mut given = before.run(inputs)?;
         let others: TVec<TValue> = given.drain(network.given..).collect();
         let [height, width, channels] = network.shapes[network.shapes.len() - 1];
-        let values = stripes::run(network, schedule, given, threads)?;
+        let values = stripes::run(network, schedule, given, &resources.threads, &resources.pulse)?;
         let map = Tensor::from_shape(&[1, height, width, channels], &values)?;
         drop(values);
         after.run(std::iter::once(map.into_tvalue()).chain(others).collect())
@@ -185,7 +183,7 @@ fn wire(
     graph: &Graph,
     operations: Vec<Arc<dyn Operation>>,
     shapes: &[Vec<usize>],
-    threads: &Threads,
+    resources: &Resources,
 ) -> Result<Arc<TypedRunnableModel>, PlanError> {
     let mut model = TypedModel::default();
     let mut outlets = Vec::with_capacity(graph.inputs.len() + graph.nodes.len());
@@ -194,11 +192,12 @@ fn wire(
     }
     for (at, (node, operation)) in graph.nodes.iter().zip(operations).enumerate() {
         let inputs: Vec<OutletId> = node.inputs.iter().map(|&value| outlets[value as usize]).collect();
-        let wired = model.wire_node(format!("{at}.{}", node.name), OperationNode(operation), &inputs);
+        let operation = OperationNode { operation, pulse: resources.pulse.clone() };
+        let wired = model.wire_node(format!("{at}.{}", node.name), operation, &inputs);
         outlets.push(wired.map_err(PlanError::Tract)?[0]);
     }
     let shown: Vec<OutletId> = graph.outputs.iter().map(|output| outlets[output.value as usize]).collect();
     model.select_output_outlets(&shown).map_err(PlanError::Tract)?;
-    let options = RunOptions { executor: Some(threads.executor()), ..RunOptions::default() };
+    let options = RunOptions { executor: Some(resources.threads.executor()), ..RunOptions::default() };
     model.into_runnable_with_options(&options).map_err(PlanError::Tract)
 }

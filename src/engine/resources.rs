@@ -1,5 +1,6 @@
 //! What a run may use of the machine.
 
+use super::pulse::Pulse;
 use super::threads::Threads;
 
 /// Threads and memory for the components of a run.
@@ -11,6 +12,8 @@ pub struct Resources {
     pub memory_bytes: Option<usize>,
     /// How the large maps of an autoencoder are worked on.
     pub tile: Tile,
+    /// Tells that a run goes on, and can end it.
+    pub pulse: Pulse,
 }
 
 /// How large maps are worked on. Whole or in stripes the result is the same, but for rounding.
@@ -29,6 +32,6 @@ pub enum Tile {
 impl Resources {
     /// These threads, and as much memory as it takes.
     pub fn new(threads: Threads) -> Self {
-        Self { threads, memory_bytes: None, tile: Tile::Auto }
+        Self { threads, memory_bytes: None, tile: Tile::Auto, pulse: Pulse::default() }
     }
 }

@@ -3,6 +3,8 @@
 mod embed;
 mod example;
 mod footprint;
+mod manifest;
+mod preview;
 mod progress;
 mod request;
 mod text_to_image;
@@ -20,9 +22,23 @@ use crate::vae::DecodeError;
 pub use embed::{Embedded, embed};
 pub use example::{EXAMPLE_PROMPT, example};
 pub use footprint::footprints;
-pub use progress::Progress;
-pub use request::{Request, RequestError, Sampler, Size};
-pub use text_to_image::{Image, Seconds, TextToImage};
+pub use manifest::{MANIFEST, Manifest, PARAMETERS};
+pub use preview::LatentRgb;
+pub use progress::{Progress, Step};
+pub use request::{Halfway, Request, RequestError, Sampler, Size, random_seed};
+pub use text_to_image::{Image, STAGES, Seconds, TextToImage};
+
+impl PipelineError {
+    /// The network's error, whichever stage met it.
+    pub fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(error)
+            | Self::Encode(EncodeError::Engine(error))
+            | Self::Decode(DecodeError::Engine(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]

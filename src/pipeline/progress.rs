@@ -1,5 +1,20 @@
 //! What a caller is told while a picture is made.
 
+use crate::tensor::Latents;
+
+/// A step that was done.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// Steps that are done, over all pictures of the request.
+    pub done: usize,
+    /// Steps of all pictures of the request.
+    pub total: usize,
+    /// The latents of the picture in hand after its step: a [`Halfway`](super::Halfway) can go on from here.
+    pub latents: &'a Latents,
+    /// The picture that the model saw, as latents, if [`Progress::wants_original`] asked for it.
+    pub original: Option<&'a Latents>,
+}
+
 /// Receives the course of a run. Every method may be left as it is.
 pub trait Progress {
     /// A prompt was longer than the model's context; `dropped` is the part that has no effect.
@@ -7,9 +22,14 @@ pub trait Progress {
         let _ = dropped;
     }
 
-    /// `done` of `total` steps, over all pictures of the request.
-    fn step(&mut self, done: usize, total: usize) {
-        let _ = (done, total);
+    /// Whether the next step is to come with the picture that the model saw.
+    fn wants_original(&self) -> bool {
+        false
+    }
+
+    /// A step is done.
+    fn step(&mut self, step: Step) {
+        let _ = step;
     }
 }
 

@@ -18,6 +18,14 @@ pub enum Sampler {
 }
 
 impl Sampler {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Ddim];
+
+    /// The sampler of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|sampler| sampler.name() == name)
+    }
+
     /// The name on the command line and in `--json`.
     pub fn name(self) -> &'static str {
         match self {
@@ -47,6 +55,15 @@ impl Size {
     }
 }
 
+/// The state of a picture after some of its steps, to be gone on from.
+#[derive(Debug, Clone)]
+pub struct Halfway {
+    /// How many steps are done; at least one, and not all of them.
+    pub done: usize,
+    /// The latents after these.
+    pub latents: Latents,
+}
+
 /// A request for one picture or several that differ in their seed.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -70,6 +87,8 @@ pub struct Request {
     pub count: usize,
     /// Initial noise instead of the seed's, of unit variance.
     pub latents: Option<Latents>,
+    /// Go on from here instead of from noise; for one picture alone.
+    pub halfway: Option<Halfway>,
 }
 
 /// Why a request was refused.
@@ -111,6 +130,14 @@ pub enum RequestError {
         /// What was given.
         got: [usize; 4],
     },
+    /// A state to go on from that is none of this request's.
+    #[error("the state after step {done} is not one of a single picture of this size in {steps} steps")]
+    Halfway {
+        /// Steps that are said to be done.
+        done: usize,
+        /// Steps of the request.
+        steps: usize,
+    },
     /// The prompt has too many bytes.
     #[error(transparent)]
     Prompt(#[from] PromptTooLong),
@@ -137,6 +164,7 @@ impl Request {
             seed,
             count: 1,
             latents: None,
+            halfway: None,
         })
     }
 
@@ -160,6 +188,11 @@ impl Request {
             return Err(RequestError::Seed { seed: self.seed, count: self.count });
         }
         let expected = self.latent_shape(bundle);
+        if let Some(Halfway { done, latents }) = &self.halfway
+            && (self.count != 1 || !(1..self.steps).contains(done) || latents.shape() != expected)
+        {
+            return Err(RequestError::Halfway { done: *done, steps: self.steps });
+        }
         match &self.latents {
             Some(latents) if latents.shape() != expected => {
                 Err(RequestError::Latents { expected, got: latents.shape() })
@@ -174,6 +207,12 @@ impl Request {
         let cells = |px: usize| px / pipeline.vae_scale_factor;
         [1, pipeline.latent_channels, cells(self.size.height_px), cells(self.size.width_px)]
     }
+}
+
+/// A seed for those who do not ask for one, short enough to be typed again.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(()) & u64::from(u32::MAX)
 }
 
 /// What every side is a multiple of: a latent cell, as often as the UNet halves the latents.

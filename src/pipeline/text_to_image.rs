@@ -11,12 +11,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{PipelineError, Progress, Request, Sampler, footprints};
+use super::{PipelineError, Progress, Request, Sampler, Step, footprints};
 use crate::bundle::{Bundle, Component};
-use crate::denoise::config::SchedulerConfig;
+use crate::denoise::config::{ConfigError, SchedulerConfig};
 use crate::denoise::ddim::{Ddim, DdimOptions};
 use crate::denoise::noise::TorchGenerator;
-use crate::denoise::run::{Condition, run};
+use crate::denoise::run::{Condition, Observer, run, skip_noise};
 use crate::denoise::unet::Unet;
 use crate::denoise::{self};
 use crate::engine::Resources;
@@ -26,7 +26,7 @@ use crate::text::encoder::TextEncoder;
 use crate::vae::VaeDecoder;
 
 /// The components that run one after the other.
-const STAGES: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::VaeDecoder];
+pub const STAGES: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::VaeDecoder];
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -70,6 +70,20 @@ impl TextToImage {
         self.seconds
     }
 
+    /// Checks all of a request that can be checked without loading anything.
+    ///
+    /// # Errors
+    /// [`PipelineError`]: the request's fault, or the model's configuration.
+    pub fn check(&self, request: &Request) -> Result<(), PipelineError> {
+        request.check(&self.bundle)?;
+        sampler(request, &self.scheduler()?)?;
+        Ok(())
+    }
+
+    fn scheduler(&self) -> Result<SchedulerConfig, ConfigError> {
+        SchedulerConfig::from_json(self.bundle.pipeline().scheduler.to_string().as_bytes())
+    }
+
     /// Makes the pictures of a request, in the order of their seeds.
     ///
     /// # Errors
@@ -79,9 +93,8 @@ impl TextToImage {
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Image>, PipelineError> {
-        request.check(&self.bundle)?;
-        let config = SchedulerConfig::from_json(self.bundle.pipeline().scheduler.to_string().as_bytes())?;
-        sampler(request, &config)?;
+        self.check(request)?;
+        let config = self.scheduler()?;
         if self.resources.memory_bytes.is_some() {
             footprints(&self.bundle, &STAGES, request.size, &self.resources)?;
         }
@@ -125,9 +138,15 @@ impl TextToImage {
             let mut generator = TorchGenerator::new(seed);
             let mut latents =
                 initial_latents(request, &self.bundle, &mut generator, sampler.init_noise_sigma())?;
-            let mut tell = |done| progress.step(at * steps + done, request.count * steps);
+            let done = request.halfway.as_ref().map_or(0, |halfway| halfway.done);
+            if let Some(halfway) = &request.halfway {
+                skip_noise(&*sampler, 0..done, &latents, &mut generator);
+                latents = halfway.latents.clone();
+            }
+            let mut told = Told { progress, before: at * steps, total: request.count * steps };
             timed(&mut self.seconds.denoise, || {
-                run(&mut unet, &mut *sampler, condition, &mut latents, &mut generator, &mut tell)
+                let (latents, generator) = (&mut latents, &mut generator);
+                run(&mut unet, &mut *sampler, done..steps, condition, latents, generator, &mut told)
             })?;
             all.push(latents);
         }
@@ -138,6 +157,23 @@ impl TextToImage {
         let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.resources))?;
         let mut decode = |latents| timed(&mut self.seconds.decode, || decoder.decode(latents));
         latents.iter().map(|latents| Ok(decode(latents)?)).collect()
+    }
+}
+
+/// Tells the caller of one picture's steps as of the request's.
+struct Told<'a> {
+    progress: &'a mut dyn Progress,
+    before: usize,
+    total: usize,
+}
+
+impl Observer for Told<'_> {
+    fn wants_original(&self) -> bool {
+        self.progress.wants_original()
+    }
+
+    fn after_step(&mut self, done: usize, latents: &Latents, original: Option<&Latents>) {
+        self.progress.step(Step { done: self.before + done, total: self.total, latents, original });
     }
 }
 

@@ -22,6 +22,7 @@ use std::ops::Range;
 use tract_core::prelude::{TValue, TVec};
 
 use super::ops::{Affine, channel_sums};
+use super::pulse::{Pulse, Stopped};
 use super::threads::Threads;
 use map::{Map, zeros};
 pub use network::Network;
@@ -30,10 +31,22 @@ pub use region::{Parts, divide};
 use schedule::{Pass, Step};
 pub use schedule::{Schedule, fit};
 
+/// Why a region was not worked through.
+#[derive(Debug, thiserror::Error)]
+pub enum StripeError {
+    /// There is no memory for a map or a stripe.
+    #[error(transparent)]
+    Memory(#[from] TryReserveError),
+    /// The run was stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// A region on its way through its schedule.
 struct Run<'a> {
     network: &'a Network,
     threads: &'a Threads,
+    pulse: &'a Pulse,
     maps: BTreeMap<usize, Map>,
     sums: BTreeMap<usize, Vec<[f64; 2]>>,
 }
@@ -48,16 +61,17 @@ struct Carry {
 /// Works through a region, given its values; the last map in f32, `[1, height, width, channels]`.
 ///
 /// # Errors
-/// If there is no memory for a map or a stripe.
+/// [`StripeError`].
 pub fn run(
     network: &Network,
     schedule: &Schedule,
     given: TVec<TValue>,
     threads: &Threads,
-) -> Result<Vec<f32>, TryReserveError> {
+    pulse: &Pulse,
+) -> Result<Vec<f32>, StripeError> {
     let maps = given.into_iter().take(network.given).enumerate();
     let maps = maps.map(|(at, value)| (at, Map::given(network.row_len(at), value))).collect();
-    let mut run = Run { network, threads, maps, sums: BTreeMap::new() };
+    let mut run = Run { network, threads, pulse, maps, sums: BTreeMap::new() };
     let last = network.shapes.len() - 1;
     for pass in &schedule.passes {
         run.pass(pass, schedule.half && pass.target != last)?;
@@ -66,7 +80,7 @@ pub fn run(
 }
 
 impl Run<'_> {
-    fn pass(&mut self, pass: &Pass, half: bool) -> Result<(), TryReserveError> {
+    fn pass(&mut self, pass: &Pass, half: bool) -> Result<(), StripeError> {
         let (network, target) = (self.network, pass.target);
         let affines = self.affines(pass);
         if pass.keep && pass.over.is_none() {
@@ -77,6 +91,7 @@ impl Run<'_> {
         let mut carry = None;
         let stripes: Vec<_> = pass.stripes(network).collect();
         for (at, stripe) in stripes.iter().enumerate() {
+            self.pulse.beat()?;
             let needs = pass.needs(network, stripe);
             let rows = self.stripe(pass, &needs, carry.as_ref(), &affines)?;
             if !sums.is_empty() {

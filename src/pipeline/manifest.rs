@@ -1,0 +1,129 @@
+//! The request of a picture, as texts that travel inside of it.
+//!
+//! `parameters` is the line that A1111's web UI and its many readers know; `tintype` is a JSON object with everything
+//! that makes the same picture again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Image, Request};
+use crate::bundle::Bundle;
+
+/// The keyword of the A1111 text.
+pub const PARAMETERS: &str = "parameters";
+/// The keyword of the manifest.
+pub const MANIFEST: &str = "tintype";
+
+/// Everything that makes a picture again, with the same model on the same kind of machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of Tintype that made it.
+    pub version: String,
+    /// The kind of pipeline.
+    pub pipeline: String,
+    /// The model's name.
+    pub model: String,
+    /// The model's hash: it names every byte of the bundle.
+    pub model_hash: String,
+    /// What was to be drawn.
+    pub prompt: String,
+    /// What was to be avoided.
+    pub negative: String,
+    /// The seed of this picture.
+    pub seed: u64,
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// The guidance scale.
+    pub guidance: f32,
+    /// The sampler.
+    pub sampler: String,
+    /// The share of fresh noise per step.
+    pub eta: f32,
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+    /// Whether the initial noise was given, and so is not the seed's: such a picture needs it to be made again.
+    pub latents_given: bool,
+}
+
+impl Manifest {
+    /// Of a picture that `request` made with the model in `bundle`.
+    pub fn new(image: &Image, request: &Request, bundle: &Bundle) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pipeline: bundle.pipeline().kind.clone(),
+            model: bundle.pipeline().name.clone(),
+            model_hash: bundle.model_hash(),
+            prompt: request.prompt.as_str().into(),
+            negative: request.negative.as_str().into(),
+            seed: image.seed,
+            steps: request.steps,
+            guidance: request.guidance_scale.get(),
+            sampler: request.sampler.name().into(),
+            eta: request.eta,
+            width: image.pixels.width_px(),
+            height: image.pixels.height_px(),
+            latents_given: request.latents.is_some(),
+        }
+    }
+
+    /// The texts, each with its keyword.
+    pub fn texts(&self) -> [(&'static str, String); 2] {
+        let json = serde_json::to_string(self).expect("a manifest has string keys");
+        [(PARAMETERS, self.parameters()), (MANIFEST, json)]
+    }
+
+    /// The text that A1111's web UI writes and reads.
+    fn parameters(&self) -> String {
+        let Self { prompt, negative, steps, guidance, seed, width, height, model, model_hash, .. } = self;
+        let mut text = format!("{prompt}\n");
+        if !negative.is_empty() {
+            text += &format!("Negative prompt: {negative}\n");
+        }
+        let (sampler, model) = (quoted(&self.sampler.to_uppercase()), quoted(model));
+        text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, ");
+        text + &format!("Size: {width}x{height}, Model hash: {model_hash}, Model: {model}")
+    }
+}
+
+/// A value that its readers would cut at a comma, colon or new line is written as a JSON string.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ':', '\n']) {
+        serde_json::Value::from(value).to_string()
+    } else {
+        value.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_texts_say_what_was_asked_for() {
+        let manifest = Manifest {
+            version: "0.1.0".into(),
+            pipeline: "stable-diffusion".into(),
+            model: "emoji: one, two".into(),
+            model_hash: "00ff".into(),
+            prompt: "딸기".into(),
+            negative: "blur".into(),
+            seed: u64::MAX,
+            steps: 8,
+            guidance: 2.5,
+            sampler: "ddim".into(),
+            eta: 0.0,
+            width: 2,
+            height: 1,
+            latents_given: false,
+        };
+        let [(_, parameters), (_, json)] = manifest.texts();
+        assert_eq!(
+            parameters,
+            "딸기\nNegative prompt: blur\nSteps: 8, Sampler: DDIM, CFG scale: 2.5, \
+             Seed: 18446744073709551615, Size: 2x1, Model hash: 00ff, Model: \"emoji: one, two\""
+        );
+        assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+    }
+}

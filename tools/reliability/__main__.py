@@ -14,6 +14,7 @@ import time
 import cuts
 import kills
 import load
+import manager
 
 def failing(fault: str, stride: int) -> str:
     return kills.at_every_call(fault, stride, kills.FAILING)
@@ -24,6 +25,7 @@ def starving(stride: int) -> str:
 
 
 TRIALS = {
+    "service-manager": (manager.service_manager, manager.service_manager),
     "kills": (lambda: kills.random_kills(20), lambda: kills.random_kills(500)),
     "kill-at-writes": (lambda: kills.at_every_call("signal=KILL", 9), lambda: kills.at_every_call("signal=KILL", 1)),
     "full-disk-at-writes": (lambda: failing("error=ENOSPC", 17), lambda: failing("error=ENOSPC", 1)),

@@ -115,10 +115,10 @@ impl Matrix {
             let groups = block * groups..(block + 1) * groups;
             match view.values {
                 Values::F32(values) => {
-                    dequantise::float32(&values.as_chunks().0[groups], first, lane, panel);
+                    dequantise::float32(level, &values.as_chunks().0[groups], first, lane, panel);
                 }
                 Values::F16(values) => {
-                    dequantise::float16(&values.as_chunks().0[groups], first, lane, panel);
+                    dequantise::float16(level, &values.as_chunks().0[groups], first, lane, panel);
                 }
                 Values::I8 { values, scales } => {
                     let kind = self.entry.scales().expect("int8 tensors have scales");

@@ -1,5 +1,7 @@
 //! Element-wise functions.
 
+use super::Level;
+
 /// The functions that graphs apply to every element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,16 +21,32 @@ pub enum Function {
 impl Function {
     /// Applies the function to every element, in place.
     pub fn apply(self, values: &mut [f32]) {
-        match self {
+        Level::detect().run(|| match self {
             Self::Silu => each(values, silu),
             Self::Gelu => each(values, gelu),
             Self::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),
             Self::Relu => each(values, |x| x.max(0.0)),
             Self::Tanh => each(values, f32::tanh),
-        }
+        });
     }
 }
 
+/// `out = value * gelu(gate)`; all of one length.
+///
+/// # Panics
+/// If the lengths differ.
+///
+/// Source: Shazeer 2020, eq. 6, arXiv:2002.05202.
+pub fn geglu(value: &[f32], gate: &[f32], out: &mut [f32]) {
+    assert!(value.len() == out.len() && gate.len() == out.len());
+    Level::detect().run(|| {
+        for ((out, &value), &gate) in out.iter_mut().zip(value).zip(gate) {
+            *out = value * gelu(gate);
+        }
+    });
+}
+
+#[inline(always)]
 fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
     for x in values {
         *x = f(*x);
@@ -36,37 +54,40 @@ fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
 }
 
 /// `1 / (1 + exp(-x))`.
-#[inline]
+#[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// `x / (1 + exp(-x))`.
-#[inline]
+#[inline(always)]
 pub fn silu(x: f32) -> f32 {
     x * sigmoid(x)
 }
 
 /// `x / 2 (1 + erf(x / sqrt 2))`.
-#[inline]
+#[inline(always)]
 pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 /// `exp(x)` within 2 ulp for results that are normal; 0 below -87.3, infinity above 88.7.
 ///
-/// Branch-free, so that loops over it become vector code: `x = n ln 2 + r`, a polynomial of degree 6 in `r`
-/// with |r| <= ln 2 / 2, and `2^n` put into the exponent bits. `ln 2` is split so that `n` times its high
-/// part is exact.
+/// Branch-free and without calls, so that loops over it become vector code on every level: `x = n ln 2 + r`, a polynomial
+/// of degree 6 in `r` with |r| <= ln 2 / 2, and `2^n` put into the exponent bits. `ln 2` is split so that `n` times its
+/// high part is exact. Adding 1.5 * 2^23 rounds to a whole number, half to even, and leaves it in the low bits.
 ///
 /// Source: Cody and Waite, Software Manual for the Elementary Functions, 1980, chapter 6 (the reduction); the
 /// polynomial is Taylor's, whose remainder r^7 / 5040 is below 1.2e-7 there.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
+    const ROUNDER: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.7);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUNDER;
+    let n = rounded - ROUNDER;
+    let whole = (rounded.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
     let r = clamped - n * HIGH - n * LOW;
     let p = 1.0 / 720.0;
     let p = p * r + 1.0 / 120.0;
@@ -75,9 +96,9 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
     // n is in -126..=128: halved, so that both factors are normal numbers.
-    let half = (n as i32) >> 1;
-    let two = |e: i32| f32::from_bits(((e + 127) << 23) as u32);
-    let y = p * two(half) * two(n as i32 - half);
+    let half = whole >> 1;
+    let two = |e: i32| f32::from_bits((e.wrapping_add(127) << 23) as u32);
+    let y = p * two(half) * two(whole.wrapping_sub(half));
     let y = if x < -87.3 { 0.0 } else { y };
     let y = if x > 88.7 { f32::INFINITY } else { y };
     if x.is_nan() { x } else { y }
@@ -86,7 +107,7 @@ pub fn exp(x: f32) -> f32 {
 /// The error function, absolute error below 5e-7: 1.5e-7 the formula, the rest its rounding.
 ///
 /// Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, formula 7.1.26.
-#[inline]
+#[inline(always)]
 pub fn erf(x: f32) -> f32 {
     let a = x.abs();
     let t = 1.0 / (1.0 + 0.327_591_1 * a);

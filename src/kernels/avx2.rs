@@ -3,9 +3,24 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::dequantise::{BLOCK, GROUP};
 use super::level::Avx2;
 use super::tile::{LANES, ROWS, Tile};
+
+/// [`super::Level::run`].
+pub fn run<T>(_: Avx2, work: impl FnOnce() -> T) -> T {
+    // SAFETY: the witness proves what the function is compiled for.
+    unsafe { run_unchecked(work) }
+}
+
+/// # Safety
+/// AVX2, FMA and F16C are present.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_unchecked<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.
 pub fn accumulate(_: Avx2, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
@@ -81,5 +96,64 @@ unsafe fn int8_group_unchecked(
         let real = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), scale);
         // SAFETY: lane + 8 <= 16, the length of a row.
         unsafe { _mm256_storeu_ps(row.as_mut_ptr().add(lane), real) };
+    }
+}
+
+/// One group of `float16` (see [`super::dequantise::float16`]): 8 output channels x 4 inputs.
+pub fn float16_group(_: Avx2, group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    // SAFETY: the witness proves AVX2 and F16C; the assertion bounds every store.
+    unsafe { float16_group_unchecked(group, lane, rows) }
+}
+
+/// # Safety
+/// As [`float16_group`] asserts.
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    // SAFETY: a group is 32 halves, four times eight of them.
+    let pairs = std::array::from_fn(|at| unsafe {
+        _mm256_cvtph_ps(_mm_loadu_si128(group.as_ptr().add(8 * at).cast()))
+    });
+    // SAFETY: the caller's promise.
+    unsafe { store_turned(pairs, lane, rows) }
+}
+
+/// One group of `float32` (see [`super::dequantise::float32`]): 8 output channels x 4 inputs.
+pub fn float32_group(_: Avx2, group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    // SAFETY: the witness proves AVX2; the assertion bounds every store.
+    unsafe { float32_group_unchecked(group, lane, rows) }
+}
+
+/// # Safety
+/// As [`float32_group`] asserts.
+#[target_feature(enable = "avx2")]
+unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    // SAFETY: a group is 32 floats, four times eight of them.
+    let pairs = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(group.as_ptr().add(8 * at)) });
+    // SAFETY: the caller's promise.
+    unsafe { store_turned(pairs, lane, rows) }
+}
+
+/// Stores four inputs of eight channels each, given two channels of four inputs in each register.
+///
+/// # Safety
+/// `rows` has [`GROUP`] rows, and `lane + 8` is at most [`LANES`].
+#[target_feature(enable = "avx2")]
+unsafe fn store_turned([a, b, c, d]: [__m256; 4], lane: usize, rows: &mut [[f32; LANES]]) {
+    // Channels 0 and 4, 1 and 5, 2 and 6, 3 and 7: then each half is a square of its own.
+    let [p, q] = [_mm256_permute2f128_ps::<0x20>(a, c), _mm256_permute2f128_ps::<0x31>(a, c)];
+    let [r, s] = [_mm256_permute2f128_ps::<0x20>(b, d), _mm256_permute2f128_ps::<0x31>(b, d)];
+    let [pq, rs] = [_mm256_unpacklo_ps(p, q), _mm256_unpacklo_ps(r, s)];
+    let [pq_high, rs_high] = [_mm256_unpackhi_ps(p, q), _mm256_unpackhi_ps(r, s)];
+    let inputs = [
+        _mm256_shuffle_ps::<0x44>(pq, rs),
+        _mm256_shuffle_ps::<0xee>(pq, rs),
+        _mm256_shuffle_ps::<0x44>(pq_high, rs_high),
+        _mm256_shuffle_ps::<0xee>(pq_high, rs_high),
+    ];
+    for (row, values) in rows.iter_mut().zip(inputs) {
+        // SAFETY: lane + 8 <= 16, the length of a row.
+        unsafe { _mm256_storeu_ps(row.as_mut_ptr().add(lane), values) };
     }
 }

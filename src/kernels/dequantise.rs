@@ -60,30 +60,57 @@ fn int8_group(group: &[i8; BLOCK * GROUP], scale: &[f32; BLOCK], lane: usize, ro
 ///
 /// # Panics
 /// If the block does not reach as far as the panel.
-pub fn float16(block: &[[f16; BLOCK * GROUP]], first: usize, lane: usize, panel: &mut [[f32; LANES]]) {
-    transpose(&block[first / GROUP..], lane, panel, f16::to_f32);
+pub fn float16(
+    level: Level,
+    block: &[[f16; BLOCK * GROUP]],
+    first: usize,
+    lane: usize,
+    panel: &mut [[f32; LANES]],
+) {
+    for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
+        _ => turn(group, lane, rows, f16::to_f32),
+    });
 }
 
 /// Fills lanes `lane .. lane + 8` of `panel` from a block of `f32`, inputs `first .. first + panel.len()`.
 ///
 /// # Panics
 /// If the block does not reach as far as the panel.
-pub fn float32(block: &[[f32; BLOCK * GROUP]], first: usize, lane: usize, panel: &mut [[f32; LANES]]) {
-    transpose(&block[first / GROUP..], lane, panel, |x| x);
-}
-
-fn transpose<T: Copy>(
-    groups: &[[T; BLOCK * GROUP]],
+pub fn float32(
+    level: Level,
+    block: &[[f32; BLOCK * GROUP]],
+    first: usize,
     lane: usize,
     panel: &mut [[f32; LANES]],
-    real: impl Fn(T) -> f32,
+) {
+    for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
+        _ => turn(group, lane, rows, |x| x),
+    });
+}
+
+/// Calls `fill` with every group and the rows of the panel that it belongs to; the last may have less than [`GROUP`].
+fn for_each_group<T>(
+    groups: &[[T; BLOCK * GROUP]],
+    panel: &mut [[f32; LANES]],
+    fill: impl Fn(&[T; BLOCK * GROUP], &mut [[f32; LANES]]),
 ) {
     assert!(groups.len() * GROUP >= panel.len(), "the block is shorter than the panel");
-    for (group, rows) in groups.iter().zip(panel.chunks_mut(GROUP)) {
-        for (k, row) in rows.iter_mut().enumerate() {
-            for o in 0..BLOCK {
-                row[lane + o] = real(group[o * GROUP + k]);
-            }
+    groups.iter().zip(panel.chunks_mut(GROUP)).for_each(|(group, rows)| fill(group, rows));
+}
+
+fn turn<T: Copy>(
+    group: &[T; BLOCK * GROUP],
+    lane: usize,
+    rows: &mut [[f32; LANES]],
+    real: impl Fn(T) -> f32,
+) {
+    for (k, row) in rows.iter_mut().enumerate() {
+        for o in 0..BLOCK {
+            row[lane + o] = real(group[o * GROUP + k]);
         }
     }
 }
@@ -135,10 +162,11 @@ mod tests {
     fn floats_land_in_their_lane() {
         let real: Vec<[f32; BLOCK * GROUP]> = block(4).iter().map(|g| g.map(f32::from)).collect();
         let half: Vec<[f16; BLOCK * GROUP]> = real.iter().map(|g| g.map(f16::from_f32)).collect();
-        for (first, len) in [(0, 16), (4, 5), (12, 1)] {
+        let cases = [(0, 16), (4, 5), (12, 1)];
+        for (level, (first, len)) in levels().into_iter().flat_map(|level| cases.map(|case| (level, case))) {
             let (mut a, mut b) = (vec![[0.0; LANES]; len], vec![[0.0; LANES]; len]);
-            float32(&real, first, 8, &mut a);
-            float16(&half, first, 8, &mut b);
+            float32(level, &real, first, 8, &mut a);
+            float16(level, &half, first, 8, &mut b);
             assert_eq!(a, b);
             for (k, row) in a.iter().enumerate() {
                 let input = first + k;
@@ -153,6 +181,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "the block is shorter than the panel")]
     fn a_panel_beyond_the_block_is_a_callers_bug() {
-        float32(&[[0.0; BLOCK * GROUP]], 0, 0, &mut [[0.0; LANES]; 5]);
+        float32(Level::Scalar, &[[0.0; BLOCK * GROUP]], 0, 0, &mut [[0.0; LANES]; 5]);
     }
 }

@@ -25,6 +25,17 @@ impl Level {
         Self::Scalar
     }
 
+    /// Runs plain Rust that is compiled for this level: the same operations in the same order, and so the same result,
+    /// in wider vectors. What `work` calls has to be inlined into it to gain anything.
+    #[inline]
+    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Scalar => work(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(witness) => super::avx2::run(witness, work),
+        }
+    }
+
     /// The name that `--json` reports.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
 //! The arithmetic: pure slices in, slices out. Nothing here logs, names a file or allocates inside a loop.
 //!
-//! Every kernel has a plain scalar form, which is its definition. A faster form for one instruction set
-//! stands in that set's own file, behind a witness type that only detection can make ([`Level`]), and the
-//! tests hold it against the scalar one.
+//! Every kernel has a plain scalar form, which is its definition. Loops over elements are compiled once for each level
+//! ([`Level::run`]), which changes their speed and nothing else. Where that is not enough, a form for one instruction set
+//! stands in that set's own file, behind a witness type that only detection can make, and the tests hold it against the
+//! scalar one.
 //!
 //! Products are built from one shape of tile: [`ROWS`] rows of activations times a panel of [`LANES`]
 //! output channels. Activations are read where they lie (channels last); the panel is a transient `f32`

@@ -1,5 +1,6 @@
 //! Group and layer normalisation, channels last.
 
+use super::Level;
 use super::activation::silu;
 
 /// Adds the sum and the sum of squares of each channel of `pixels`, `[n, channels]`, to `sums`.
@@ -15,12 +16,14 @@ pub fn channel_sums(pixels: &[f32], sums: &mut [[f64; 2]]) {
     for pixels in pixels.chunks(64 * channels) {
         run.fill(0.0);
         let (sum, square) = run.split_at_mut(channels);
-        for pixel in pixels.chunks_exact(channels) {
-            for ((&x, sum), square) in pixel.iter().zip(sum.iter_mut()).zip(square.iter_mut()) {
-                *sum += x;
-                *square += x * x;
+        Level::detect().run(|| {
+            for pixel in pixels.chunks_exact(channels) {
+                for ((&x, sum), square) in pixel.iter().zip(sum.iter_mut()).zip(square.iter_mut()) {
+                    *sum += x;
+                    *square += x * x;
+                }
             }
-        }
+        });
         for ((total, &sum), &square) in sums.iter_mut().zip(sum.iter()).zip(square.iter()) {
             total[0] += f64::from(sum);
             total[1] += f64::from(square);
@@ -67,11 +70,19 @@ pub fn group_affine(
 /// If the lengths differ.
 pub fn apply_affine(x: &[f32], scale: &[f32], shift: &[f32], through_silu: bool, out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
+    if through_silu {
+        Level::detect().run(|| each_pixel(x, scale, shift, silu, out));
+    } else {
+        Level::detect().run(|| each_pixel(x, scale, shift, |y| y, out));
+    }
+}
+
+#[inline(always)]
+fn each_pixel(x: &[f32], scale: &[f32], shift: &[f32], then: impl Fn(f32) -> f32, out: &mut [f32]) {
     let channels = scale.len();
     for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
         for (((&x, out), &scale), &shift) in x.iter().zip(out).zip(scale).zip(shift) {
-            let y = x * scale + shift;
-            *out = if through_silu { silu(y) } else { y };
+            *out = then(x * scale + shift);
         }
     }
 }
@@ -89,9 +100,11 @@ pub fn layer(x: &[f32], epsilon: f32, weight: &[f32], bias: &[f32], out: &mut [f
     let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
     let inverse = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
     let mean = mean as f32;
-    for (((&x, out), &weight), &bias) in x.iter().zip(out).zip(weight).zip(bias) {
-        *out = (x - mean) * inverse * weight + bias;
-    }
+    Level::detect().run(|| {
+        for (((&x, out), &weight), &bias) in x.iter().zip(out).zip(weight).zip(bias) {
+            *out = (x - mean) * inverse * weight + bias;
+        }
+    });
 }
 
 #[cfg(test)]

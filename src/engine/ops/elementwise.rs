@@ -49,10 +49,8 @@ impl Operation for Scale {
         only(inputs).map(<[usize]>::to_vec)
     }
 
-    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {
-        for (out, &x) in output.iter_mut().zip(inputs[0]) {
-            *out = x * self.0;
-        }
+    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
+        each(inputs[0], output, threads, |x| x * self.0);
     }
 }
 
@@ -65,10 +63,8 @@ impl Operation for Shift {
         only(inputs).map(<[usize]>::to_vec)
     }
 
-    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {
-        for (out, &x) in output.iter_mut().zip(inputs[0]) {
-            *out = x + self.0;
-        }
+    fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
+        each(inputs[0], output, threads, |x| x + self.0);
     }
 }
 
@@ -89,7 +85,7 @@ impl Operation for Add {
         Ok(a.first().map(|_| batch).into_iter().chain(a.iter().skip(1).copied()).collect())
     }
 
-    fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], _: &Threads) {
+    fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let batch = shapes.iter().filter_map(|shape| shape.first()).max().copied().unwrap_or(1);
         let pictures = output.len() / batch;
         let of = |at: usize, n: usize| {
@@ -98,11 +94,25 @@ impl Operation for Add {
         };
         for (n, out) in output.chunks_exact_mut(pictures).enumerate() {
             let (a, b) = (of(0, n), of(1, n));
-            for (out, a) in out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len())) {
-                add(a, b, out);
-            }
+            let is_vector = b.len() < a.len();
+            let len = if is_vector { CHUNK.next_multiple_of(b.len()) } else { CHUNK };
+            threads.for_each_chunk(out, len, |at, out| {
+                let a = &a[at * len..][..out.len()];
+                if is_vector {
+                    let pixels = out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len()));
+                    pixels.for_each(|(out, a)| add(a, b, out));
+                } else {
+                    add(a, &b[at * len..][..out.len()], out);
+                }
+            });
         }
     }
+}
+
+fn each(input: &[f32], output: &mut [f32], threads: &Threads, f: impl Fn(f32) -> f32 + Sync + Send) {
+    threads.for_each_chunk(output, CHUNK, |at, out| {
+        out.iter_mut().zip(&input[at * CHUNK..]).for_each(|(out, &x)| *out = f(x));
+    });
 }
 
 fn add(a: &[f32], b: &[f32], out: &mut [f32]) {

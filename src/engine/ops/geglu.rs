@@ -2,7 +2,7 @@
 
 use super::{Operation, only, rows_of};
 use crate::engine::threads::Threads;
-use crate::kernels::activation::gelu;
+use crate::kernels::activation::geglu;
 
 /// Output rows that one thread takes at a time.
 const CHUNK_ROWS: usize = 64;
@@ -31,9 +31,7 @@ impl Operation for Geglu {
             let rows = inputs[0][at * CHUNK_ROWS * 2 * half..].chunks_exact(2 * half);
             for (row, out) in rows.zip(out.chunks_exact_mut(half)) {
                 let (value, gate) = row.split_at(half);
-                for ((out, &value), &gate) in out.iter_mut().zip(value).zip(gate) {
-                    *out = value * gelu(gate);
-                }
+                geglu(value, gate, out);
             }
         });
     }

@@ -10,8 +10,11 @@
 //! A convolution is a product with `kh * kw` taps: each tap has its own row for an output pixel, which the
 //! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panel.
 
+use std::ops::Range;
+
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, Vector};
+use crate::kernels::dequantise::GROUP;
 use crate::kernels::{LANES, Level, ROWS, tile};
 
 /// Inputs in a panel: 256 rows of 16 floats are 16 KiB, half of a first-level cache.
@@ -32,8 +35,8 @@ pub struct Product {
 
 /// Inputs that are dequantised together: some taps, and a range of the channels of each.
 struct Step {
-    taps: std::ops::Range<usize>,
-    channels: std::ops::Range<usize>,
+    taps: Range<usize>,
+    channels: Range<usize>,
 }
 
 impl Product {
@@ -58,11 +61,15 @@ impl Product {
         self.matrix.inputs() / self.taps
     }
 
-    /// What a run over `rows` rows allocates: a panel for each thread, and the columns side by side.
+    /// What a run over `rows` rows allocates: a panel for each thread, where the rows lie, and the columns side by side.
     pub fn scratch_bytes(&self, rows: usize, threads: usize) -> usize {
         let panels = threads * RUN.max(self.longest_step()) * size_of::<[f32; LANES]>();
         let by_columns = threads > 1 && rows <= FEW_ROWS;
-        panels + if by_columns { self.outputs().next_multiple_of(LANES) * rows * size_of::<f32>() } else { 0 }
+        let (found, columns) = match by_columns {
+            true => (rows, self.outputs().next_multiple_of(LANES) * rows * size_of::<f32>()),
+            false => (threads * rows.min(CHUNK_ROWS), 0),
+        };
+        panels + found * self.taps * size_of::<&[f32]>() + columns
     }
 
     /// `output`: `[rows, outputs]`; `row(n, tap)` finds the inputs of row `n` at a tap.
@@ -76,27 +83,31 @@ impl Product {
         let rows = output.len() / outputs;
         if rows > FEW_ROWS || threads.count() == 1 {
             threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, chunk| {
+                let found = self.find(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, &row);
                 for first in (0..outputs).step_by(LANES) {
-                    self.columns(first, at * CHUNK_ROWS, chunk, outputs, first, &row);
+                    self.columns(first, &found, chunk, outputs, first);
                 }
             });
         } else {
-            self.run_by_columns(rows, output, threads, &row);
+            self.run_by_columns(&self.find(0..rows, &row), output, threads);
         }
     }
 
+    /// The inputs of some rows: those at the first tap, then those at the second, and so on. Found once, as every panel
+    /// needs them.
+    fn find<'a>(&self, rows: Range<usize>, row: impl Fn(usize, usize) -> &'a [f32]) -> Vec<&'a [f32]> {
+        let mut found = Vec::with_capacity(self.taps * rows.len());
+        (0..self.taps).for_each(|tap| found.extend(rows.clone().map(|at| row(at, tap))));
+        found
+    }
+
     /// Each thread makes some columns of all rows, side by side; then they are brought together.
-    fn run_by_columns<'a>(
-        &self,
-        rows: usize,
-        output: &mut [f32],
-        threads: &Threads,
-        row: &(impl Fn(usize, usize) -> &'a [f32] + Sync + Send),
-    ) {
+    fn run_by_columns(&self, found: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let outputs = self.outputs();
+        let rows = output.len() / outputs;
         let mut blocks = vec![0.0; outputs.div_ceil(LANES) * rows * LANES];
         threads.for_each_chunk(&mut blocks, rows * LANES, |at, block| {
-            self.columns(at * LANES, 0, block, LANES, 0, row);
+            self.columns(at * LANES, found, block, LANES, 0);
         });
         for (at, block) in blocks.chunks_exact(rows * LANES).enumerate() {
             let width = LANES.min(outputs - at * LANES);
@@ -107,16 +118,8 @@ impl Product {
     }
 
     /// Output channels `first .. first + 16` of the rows of `chunk`, which has `stride` numbers a row and
-    /// wants them from `column` on. `first_row` is the number of the chunk's first row.
-    fn columns<'a>(
-        &self,
-        first: usize,
-        first_row: usize,
-        chunk: &mut [f32],
-        stride: usize,
-        column: usize,
-        row: &impl Fn(usize, usize) -> &'a [f32],
-    ) {
+    /// wants them from `column` on; `found` has their inputs.
+    fn columns(&self, first: usize, found: &[&[f32]], chunk: &mut [f32], stride: usize, column: usize) {
         let width = LANES.min(self.outputs() - first).min(stride - column);
         self.begin(first, chunk, stride, column, width);
         let mut panel = vec![[0.0; LANES]; RUN.max(self.longest_step())];
@@ -130,9 +133,8 @@ impl Product {
                 let count = ROWS.min(lines - line);
                 let mut acc = load(&chunk[line * stride..], stride, column, width, count);
                 for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
-                    let rows = std::array::from_fn(|r| {
-                        &row(first_row + line + r.min(count - 1), tap)[step.channels.clone()]
-                    });
+                    let inputs = &found[tap * lines + line..][..count];
+                    let rows = std::array::from_fn(|r| &inputs[r.min(count - 1)][step.channels.clone()]);
                     tile::accumulate(self.level, &rows, panel, &mut acc);
                 }
                 store(&acc, &mut chunk[line * stride..], stride, column, width, count);
@@ -157,7 +159,9 @@ impl Product {
     fn steps(&self) -> impl Iterator<Item = Step> {
         let (channels, run) = (self.channels(), self.longest_step());
         let taps_at_once = (run / channels).clamp(1, self.taps);
-        let channels_at_once = channels.min(run);
+        // In even parts: a short one would be all loading and storing.
+        let channels_at_once =
+            channels.div_ceil(channels.div_ceil(run)).next_multiple_of(GROUP).min(channels);
         (0..self.taps).step_by(taps_at_once).flat_map(move |tap| {
             (0..channels).step_by(channels_at_once).map(move |channel| Step {
                 taps: tap..(tap + taps_at_once).min(self.taps),

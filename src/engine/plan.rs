@@ -63,20 +63,23 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let operations = build(graph, weights)?;
         let shapes = all_shapes(graph, &operations, shapes)?;
-        let whole = wire(graph, operations, &shapes[..graph.inputs.len()], resources)?;
+        let whole = || wire(graph, &operations, &shapes[..graph.inputs.len()], resources).map(Self::Whole);
         let limit_bytes = limit_bytes.unwrap_or(AUTO_BYTES);
         let stripe = match resources.tile {
             // A tile is whole by itself.
-            Tile::Off | Tile::Blend(_) => return Ok(Self::Whole(whole)),
-            Tile::Auto if memory::peak_bytes(&whole, resources.threads.count()) <= limit_bytes => {
-                return Ok(Self::Whole(whole));
+            Tile::Off | Tile::Blend(_) => return whole(),
+            Tile::Auto => {
+                let whole = whole()?;
+                if whole.peak_bytes(resources.threads.count()) <= limit_bytes {
+                    return Ok(whole);
+                }
+                None
             }
-            Tile::Auto => None,
             Tile::Rows(rows) => Some(rows),
         };
         match stripes::divide(graph, &shapes) {
             Some(parts) => Self::striped(&parts, &shapes, weights, resources, stripe, limit_bytes),
-            None => Ok(Self::Whole(whole)),
+            None => whole(),
         }
     }
 
@@ -89,7 +92,7 @@ impl Plan {
         limit_bytes: usize,
     ) -> Result<Self, PlanError> {
         let part =
-            |graph: &Graph, shapes: &[Vec<usize>]| wire(graph, build(graph, weights)?, shapes, resources);
+            |graph: &Graph, shapes: &[Vec<usize>]| wire(graph, &build(graph, weights)?, shapes, resources);
         let before = part(&parts.before, &shapes[..parts.before.inputs.len()])?;
         let kept: Vec<Vec<usize>> =
             parts.before.outputs.iter().map(|output| shapes[output.value as usize].clone()).collect();
@@ -181,7 +184,7 @@ fn all_shapes(
 /// A tract model of the operations, planned.
 fn wire(
     graph: &Graph,
-    operations: Vec<Arc<dyn Operation>>,
+    operations: &[Arc<dyn Operation>],
     shapes: &[Vec<usize>],
     resources: &Resources,
 ) -> Result<Arc<TypedRunnableModel>, PlanError> {
@@ -192,7 +195,7 @@ fn wire(
     }
     for (at, (node, operation)) in graph.nodes.iter().zip(operations).enumerate() {
         let inputs: Vec<OutletId> = node.inputs.iter().map(|&value| outlets[value as usize]).collect();
-        let operation = OperationNode { operation, pulse: resources.pulse.clone() };
+        let operation = OperationNode { operation: operation.clone(), pulse: resources.pulse.clone() };
         let wired = model.wire_node(format!("{at}.{}", node.name), operation, &inputs);
         outlets.push(wired.map_err(PlanError::Tract)?[0]);
     }

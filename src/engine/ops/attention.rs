@@ -5,7 +5,7 @@
 //!     pack the keys as panels [d][16 keys], the values as panels [keys][16 of d]
 //!     for six queries at a time
 //!         scores[6][keys] = queries . keys           one tile per 16 keys
-//!         softmax of each row, its sum kept
+//!         exp of each row less its maximum, its sum kept
 //!         out[6][d] = scores . values / sum
 //! ```
 //! The scores of six queries are all that exists of the matrix at a time.
@@ -46,8 +46,14 @@ impl Attention {
         Ok(Self { heads, scale, causal, level: Level::detect() })
     }
 
-    /// Six queries or fewer: `queries` and `out` are the head's channels of each row.
-    fn queries(&self, head: &Head, first: usize, queries: &[&[f32]; ROWS], scores: &mut [Vec<f32>; ROWS]) {
+    /// The exponentials of the scores of six queries, and their sums; `queries` are the head's channels of each.
+    fn scores(
+        &self,
+        head: &Head,
+        first: usize,
+        queries: &[&[f32]; ROWS],
+        scores: &mut [Vec<f32>; ROWS],
+    ) -> [f32; ROWS] {
         for (at, panel) in head.keys.chunks_exact(head.width).enumerate() {
             let mut acc = [[0.0; LANES]; ROWS];
             tile::accumulate(self.level, queries, panel, &mut acc);
@@ -55,12 +61,11 @@ impl Attention {
                 row[at * LANES..(at + 1) * LANES].copy_from_slice(sums);
             }
         }
-        for (r, row) in scores.iter_mut().enumerate() {
+        std::array::from_fn(|r| {
             let seen = if self.causal { head.count.min(first + r + 1) } else { head.count };
-            let sum = softmax::exponentials(&mut row[..seen], self.scale);
-            row[..seen].iter_mut().for_each(|x| *x /= sum);
-            row[seen..].fill(0.0);
-        }
+            scores[r][seen..].fill(0.0);
+            softmax::exponentials(&mut scores[r][..seen], self.scale)
+        })
     }
 }
 
@@ -141,14 +146,15 @@ impl Attention {
             let count = lines.len() / channels;
             let rows =
                 std::array::from_fn(|r| &queries[(first + r.min(count - 1)) * channels + at..][..head.width]);
-            self.queries(head, first, &rows, &mut scores);
+            let sums = self.scores(head, first, &rows, &mut scores);
             let weights = std::array::from_fn(|r| &scores[r][..head.count]);
             for (block, panel) in head.values.chunks_exact(head.count).enumerate() {
                 let mut acc = [[0.0; LANES]; ROWS];
                 tile::accumulate(self.level, &weights, panel, &mut acc);
                 let wide = LANES.min(head.width - block * LANES);
-                for (line, sums) in lines.chunks_exact_mut(channels).zip(&acc) {
-                    line[at + block * LANES..][..wide].copy_from_slice(&sums[..wide]);
+                for ((line, mixed), sum) in lines.chunks_exact_mut(channels).zip(&acc).zip(sums) {
+                    let out = &mut line[at + block * LANES..][..wide];
+                    out.iter_mut().zip(mixed).for_each(|(out, x)| *out = x / sum);
                 }
             }
         }

@@ -142,7 +142,6 @@ fn whole_pictures_match_the_diffusers_pipeline() {
 }
 
 #[test]
-#[ignore = "the model that ships is still in training"]
 fn the_shipped_model_matches_the_diffusers_pipeline() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("emoji.tintype");
@@ -151,7 +150,6 @@ fn the_shipped_model_matches_the_diffusers_pipeline() {
 }
 
 #[test]
-#[ignore = "the model that ships is still in training"]
 fn the_shipped_int8_pictures_stay_near_diffusers() {
     let bundle = Arc::new(Bundle::open(&root("models/emoji.tintype")).unwrap());
     for (at, (run, _, pixels)) in golden("shipped").iter().enumerate() {

@@ -28,7 +28,7 @@ from state import State  # noqa: E402
 SIZE = {"eta": 0.0, "width": 128, "height": 128}
 RUNS = [
     {"prompt": "a glossy strawberry on a blue background", "negative": "", "seed": 42, "steps": 8, "guidance": 2.0, **SIZE},
-    {"prompt": "분홍색 배경의 평면 판다", "negative": "", "seed": 7, "steps": 8, "guidance": 2.0, **SIZE},
+    {"prompt": "분홍색 배경의 만화풍 판다", "negative": "", "seed": 7, "steps": 8, "guidance": 2.0, **SIZE},
     {"prompt": "a cartoon rocket on a yellow background", "negative": "red", "seed": 3, "steps": 4, "guidance": 3.0, **SIZE},
     {"prompt": "", "negative": "", "seed": 2**32 + 5, "steps": 8, "guidance": 1.0, **SIZE},
 ]

@@ -39,7 +39,6 @@ KOREAN = [
 # The first word is the usual one.
 KOREAN_STYLES = {
     "glossy": ("반짝이는", "광택 있는"),
-    "flat": ("평면", "평평한"),
     "cartoon": ("만화풍", "만화"),
     "retro": ("복고풍", "레트로"),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Style word -> icon set. All are MIT or Apache-2.0 (see README.md).
-STYLES = {"glossy": "fluent-emoji", "flat": "fluent-emoji-flat", "cartoon": "noto", "retro": "noto-v1"}
+STYLES = {"glossy": "fluent-emoji", "cartoon": "noto", "retro": "noto-v1"}
 
 # Background word -> sRGB.
 BACKGROUNDS = {

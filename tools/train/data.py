@@ -24,7 +24,6 @@ from state import State
 
 PACKAGES = {
     "@iconify-json/fluent-emoji": "1.2.7",
-    "@iconify-json/fluent-emoji-flat": "1.2.6",
     "@iconify-json/noto": "1.2.9",
     "@iconify-json/noto-v1": "1.2.5",
     "unicode-emoji-json": "0.9.0",
@@ -70,7 +69,7 @@ def render(state: State) -> None:
         return
     modules = state.npm / "node_modules"
     sets = {style: _icon_set(modules, package) for style, package in STYLES.items()}
-    splits = _splits(modules, set.intersection(*(set(sets[s]) for s in ("glossy", "flat", "cartoon"))))
+    splits = _splits(modules, set(sets["glossy"]) & set(sets["cartoon"]))
     jobs = [
         (style, icon, split, sets[style][icon])
         for style in STYLES
@@ -136,7 +135,7 @@ def _svg(icon: dict, defaults: dict) -> str:
 
 
 def _splits(modules: Path, shared: set[str]) -> dict[str, str]:
-    """Icon name -> split, for the icons that the three large sets share."""
+    """Icon name -> split, for the icons that the two large sets share."""
     emoji = json.loads((modules / "unicode-emoji-json" / "data-by-emoji.json").read_text(encoding="utf-8"))
     group = {entry["slug"].replace("_", "-"): entry["group"] for entry in emoji.values()}
     chosen = {concept.icon for concept in load_concepts()}

@@ -43,6 +43,8 @@ pub fn int8(
         match (level, rows.len()) {
             #[cfg(target_arch = "x86_64")]
             (Level::Avx2(witness), GROUP) => super::avx2::int8_group(witness, group, scale, lane, rows),
+            #[cfg(target_arch = "aarch64")]
+            (Level::Neon(witness), GROUP) => super::neon::int8_group(witness, group, scale, lane, rows),
             _ => int8_group(group, scale, lane, rows),
         }
     }
@@ -70,6 +72,8 @@ pub fn float16(
     for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
+        #[cfg(target_arch = "aarch64")]
+        (Level::Neon(witness), GROUP) => super::neon::float16_group(witness, group, lane, rows),
         _ => turn(group, lane, rows, f16::to_f32),
     });
 }
@@ -88,6 +92,8 @@ pub fn float32(
     for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
+        #[cfg(target_arch = "aarch64")]
+        (Level::Neon(witness), GROUP) => super::neon::float32_group(witness, group, lane, rows),
         _ => turn(group, lane, rows, |x| x),
     });
 }

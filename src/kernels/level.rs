@@ -8,6 +8,9 @@ pub enum Level {
     /// 256-bit vectors with fused multiply-add and f16 conversion.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// 128-bit vectors with fused multiply-add, the baseline of 64-bit ARM.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 /// Proof that AVX2, FMA and F16C were detected.
@@ -15,12 +18,21 @@ pub enum Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx2(());
 
+/// Proof that NEON was detected.
+#[cfg(target_arch = "aarch64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neon(());
+
 impl Level {
     /// The best level of this machine.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         if let Some(witness) = Avx2::detect() {
             return Self::Avx2(witness);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            return Self::Neon(Neon(()));
         }
         Self::Scalar
     }
@@ -33,6 +45,8 @@ impl Level {
             Self::Scalar => work(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(witness) => super::avx2::run(witness, work),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(witness) => super::neon::run(witness, work),
         }
     }
 
@@ -42,6 +56,8 @@ impl Level {
             Self::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
         }
     }
 }

@@ -14,6 +14,8 @@ pub mod activation;
 mod avx2;
 pub mod dequantise;
 pub mod level;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod norm;
 pub mod softmax;
 pub mod tile;

@@ -28,6 +28,8 @@ pub fn accumulate(level: Level, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], a
         Level::Scalar => scalar(&rows, panel, acc),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2(witness) => super::avx2::accumulate(witness, &rows, panel, acc),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon(witness) => super::neon::accumulate(witness, &rows, panel, acc),
     }
 }
 

@@ -1,0 +1,153 @@
+//! The kernels on NEON, which every 64-bit ARM has.
+#![allow(unsafe_code)]
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::f16;
+
+use super::dequantise::{BLOCK, GROUP};
+use super::level::Neon;
+use super::tile::{LANES, ROWS, Tile};
+
+/// Registers in a tile's row.
+const PARTS: usize = LANES / 4;
+
+/// [`super::Level::run`]. NEON is part of the baseline, so there is nothing to compile anew.
+pub fn run<T>(_: Neon, work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+/// [`super::tile::accumulate`]; every row is exactly as long as the panel.
+pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+    assert!(rows.iter().all(|row| row.len() == panel.len()));
+    // SAFETY: the witness proves NEON; the assertion above gives the lengths that it needs.
+    unsafe { accumulate_unchecked(rows, panel, acc) }
+}
+
+/// # Safety
+/// NEON is present and each row has the panel's length.
+#[target_feature(enable = "neon")]
+unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+    // 24 registers of sums, 4 of the panel, 1 of a row: 29 of 32.
+    // SAFETY: a tile's row is 16 floats, four registers.
+    let mut sums: [[float32x4_t; PARTS]; ROWS] = unsafe {
+        std::array::from_fn(|r| std::array::from_fn(|part| vld1q_f32(acc[r].as_ptr().add(4 * part))))
+    };
+    for (k, weights) in panel.iter().enumerate() {
+        // SAFETY: a panel's row is 16 floats, four registers.
+        let weights: [float32x4_t; PARTS] =
+            unsafe { std::array::from_fn(|part| vld1q_f32(weights.as_ptr().add(4 * part))) };
+        for r in 0..ROWS {
+            // SAFETY: k < panel.len(), which is the length of every row.
+            let x = unsafe { vld1q_dup_f32(rows[r].as_ptr().add(k)) };
+            for part in 0..PARTS {
+                sums[r][part] = vfmaq_f32(sums[r][part], x, weights[part]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        for part in 0..PARTS {
+            // SAFETY: a tile's row is 16 floats, four registers.
+            unsafe { vst1q_f32(acc[r].as_mut_ptr().add(4 * part), sums[r][part]) };
+        }
+    }
+}
+
+/// One group of `int8` (see [`super::dequantise::int8`]): 8 output channels x 4 inputs.
+pub fn int8_group(
+    _: Neon,
+    group: &[i8; BLOCK * GROUP],
+    scale: &[f32; BLOCK],
+    lane: usize,
+    rows: &mut [[f32; LANES]],
+) {
+    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    // SAFETY: the witness proves NEON; the assertion bounds every store.
+    unsafe { int8_group_unchecked(group, scale, lane, rows) }
+}
+
+/// # Safety
+/// NEON is present, `rows` has 4 rows and `lane` is at most 8.
+#[target_feature(enable = "neon")]
+unsafe fn int8_group_unchecked(
+    group: &[i8; BLOCK * GROUP],
+    scale: &[f32; BLOCK],
+    lane: usize,
+    rows: &mut [[f32; LANES]],
+) {
+    // SAFETY: a group is four times eight bytes, which are taken apart by their place in a group of four; the scales are
+    // 8 floats.
+    let (inputs, scale) = unsafe {
+        let int8x8x4_t(a, b, c, d) = vld4_s8(group.as_ptr());
+        ([a, b, c, d], [vld1q_f32(scale.as_ptr()), vld1q_f32(scale.as_ptr().add(4))])
+    };
+    for (row, bytes) in rows.iter_mut().zip(inputs) {
+        let wide = vmovl_s8(bytes);
+        let low = vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+        let high = vcvtq_f32_s32(vmovl_high_s16(wide));
+        // SAFETY: lane + 8 <= 16, the length of a row.
+        unsafe {
+            vst1q_f32(row.as_mut_ptr().add(lane), vmulq_f32(low, scale[0]));
+            vst1q_f32(row.as_mut_ptr().add(lane + 4), vmulq_f32(high, scale[1]));
+        }
+    }
+}
+
+/// One group of `float16` (see [`super::dequantise::float16`]): 8 output channels x 4 inputs.
+pub fn float16_group(_: Neon, group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    // SAFETY: the witness proves NEON; the assertion bounds every store.
+    unsafe { float16_group_unchecked(group, lane, rows) }
+}
+
+/// # Safety
+/// As [`float16_group`] asserts.
+#[target_feature(enable = "neon")]
+unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    // SAFETY: a group is four times eight halves, taken apart as the bytes above.
+    let uint16x8x4_t(a, b, c, d) = unsafe { vld4q_u16(group.as_ptr().cast()) };
+    for (row, halves) in rows.iter_mut().zip([a, b, c, d]) {
+        let (low, high): (float32x4_t, float32x4_t);
+        // SAFETY: the conversions are part of the baseline; they touch no memory and no flags that anybody reads.
+        unsafe {
+            asm!(
+                "fcvtl {low:v}.4s, {halves:v}.4h",
+                "fcvtl2 {high:v}.4s, {halves:v}.8h",
+                low = out(vreg) low,
+                high = lateout(vreg) high,
+                halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        // SAFETY: lane + 8 <= 16, the length of a row.
+        unsafe {
+            vst1q_f32(row.as_mut_ptr().add(lane), low);
+            vst1q_f32(row.as_mut_ptr().add(lane + 4), high);
+        }
+    }
+}
+
+/// One group of `float32` (see [`super::dequantise::float32`]): 8 output channels x 4 inputs.
+pub fn float32_group(_: Neon, group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    // SAFETY: the witness proves NEON; the assertion bounds every store.
+    unsafe { float32_group_unchecked(group, lane, rows) }
+}
+
+/// # Safety
+/// As [`float32_group`] asserts.
+#[target_feature(enable = "neon")]
+unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+    // SAFETY: a group is twice sixteen floats, taken apart as the bytes above.
+    let [first, second] = unsafe { [vld4q_f32(group.as_ptr()), vld4q_f32(group.as_ptr().add(16))] };
+    let low = [first.0, first.1, first.2, first.3];
+    let high = [second.0, second.1, second.2, second.3];
+    for ((row, low), high) in rows.iter_mut().zip(low).zip(high) {
+        // SAFETY: lane + 8 <= 16, the length of a row.
+        unsafe {
+            vst1q_f32(row.as_mut_ptr().add(lane), low);
+            vst1q_f32(row.as_mut_ptr().add(lane + 4), high);
+        }
+    }
+}

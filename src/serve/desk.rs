@@ -27,6 +27,9 @@ use super::{Keep, ServeError, now_ms};
 use crate::engine::Pulse;
 use crate::protocol::{ErrorCode, ErrorDetail, JobView};
 
+/// How long to wait before what failed is tried again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why a job that is being drawn is to end early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -310,9 +313,9 @@ impl Desk {
         Some(book.pastime.clone())
     }
 
-    /// Calls `read` with the speeds that were measured.
-    pub fn with_speeds<T>(&self, read: impl FnOnce(&Speeds) -> T) -> T {
-        read(&self.book().speeds)
+    /// The speeds that were measured.
+    pub fn speeds(&self) -> Speeds {
+        self.book().speeds.clone()
     }
 
     /// What has been counted.
@@ -346,6 +349,3 @@ impl Desk {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// How long to wait before what failed is tried again.
-const PATIENCE: Duration = Duration::from_secs(1);

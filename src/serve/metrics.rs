@@ -26,12 +26,10 @@ pub fn text(daemon: &Daemon, peers: &Peers) -> String {
     }
     page.counter("steps_total", "Steps of the sampler that were done.", steps);
     page.head("step_seconds", "Seconds for a step, as measured.", "gauge");
-    daemon.desk.with_speeds(|speeds| {
-        for (kind, speed) in speeds.all() {
-            let size = format!("{}x{}", kind.width, kind.height);
-            page.line("step_seconds", &[("model", &kind.model), ("size", &size)], speed.per_step);
-        }
-    });
+    for (kind, speed) in daemon.desk.speeds().all() {
+        let size = format!("{}x{}", kind.width, kind.height);
+        page.line("step_seconds", &[("model", &kind.model), ("size", &size)], speed.per_step);
+    }
     let memory = process::resident();
     page.gauge("memory_anonymous_bytes", "Anonymous memory of the daemon.", memory.anon_bytes as f64);
     page.gauge("memory_file_bytes", "Pages of mapped files that are resident.", memory.file_bytes as f64);

@@ -159,7 +159,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     if worker.join().is_err() {
         log::error!("the compute thread panicked");
     }
-    daemon.desk.with_speeds(|speeds| speeds.save(&daemon.store.speeds()));
+    daemon.desk.speeds().save(&daemon.store.speeds());
     Ok(())
 }
 

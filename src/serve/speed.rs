@@ -46,7 +46,7 @@ impl Speed {
 }
 
 /// The speeds that were measured.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Speeds {
     measured: Vec<(Kind, Speed)>,
 }

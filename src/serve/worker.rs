@@ -171,7 +171,7 @@ impl Worker<'_> {
         let beside = (all.as_secs_f64() - seconds.denoise).max(0.0);
         let speed = Speed { per_step: seconds.denoise / steps as f64, beside };
         if self.daemon.desk.measured(order.kind(), speed) {
-            self.daemon.desk.with_speeds(|speeds| speeds.save(&self.daemon.store.speeds()));
+            self.daemon.desk.speeds().save(&self.daemon.store.speeds());
         }
     }
 }

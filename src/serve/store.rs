@@ -102,10 +102,11 @@ impl Store {
     /// Writes a picture; its SHA-256 and length. When this returns, it is on disk under its name.
     ///
     /// # Errors
-    /// [`OutputError`]; there is then no file of that name, or the one that was there before.
+    /// [`OutputError`]; there is then no file of that name.
     pub fn save_image(&self, id: &str, picture: &Rgb8, texts: &[Text]) -> Result<(String, u64), OutputError> {
         let path = self.image(id);
-        let sha256 = output::write_png(&path, picture, texts)?;
+        // It may be there whole, and only its name not be sure to last.
+        let sha256 = output::write_png(&path, picture, texts).inspect_err(|_| remove(&path))?;
         let bytes = fs::metadata(&path).map(|file| file.len());
         Ok((sha256, bytes.map_err(|source| OutputError::Write { path, source })?))
     }

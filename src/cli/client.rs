@@ -36,13 +36,7 @@ pub fn submit(args: &SubmitArgs) -> Result<(), CliError> {
     let client = client(&args.socket)?;
     let job = client.submit(&request, args.key.as_deref())?;
     let Some(path) = &args.output else { return tell(&job, args.json) };
-    let bar = Bar::new("steps");
-    follow(&client, &job.id, |line| {
-        if let Event::Progress { step, steps } = line.event {
-            bar.set(step, steps);
-        }
-    })?;
-    drop(bar);
+    follow(&client, &job.id, |_| ())?;
     fetch(&client, &job.id, path)?;
     match args.json {
         true => tell(&client.job(&job.id)?, true),
@@ -59,24 +53,21 @@ pub fn watch(args: &WatchArgs) -> Result<(), CliError> {
         output::check(path)?;
     }
     let client = client(&args.socket)?;
-    let bar = Bar::new("steps");
     let mut printed = Ok(());
     follow(&client, &args.id, |line| {
-        if let Event::Progress { step, steps } = line.event {
-            bar.set(step, steps);
-        }
         if args.json && printed.is_ok() {
             printed = print(&serde_json::to_string(line).expect("an event has string keys"));
         }
     })?;
-    drop(bar);
     printed?;
-    match &args.output {
-        Some(path) => fetch(&client, &args.id, path)?,
-        None if args.json => return Ok(()),
-        None => return tell(&client.job(&args.id)?, false),
+    if let Some(path) = &args.output {
+        fetch(&client, &args.id, path)?;
     }
-    if args.json { Ok(()) } else { print(&path_line(args.output.as_deref())) }
+    match &args.output {
+        _ if args.json => Ok(()),
+        Some(path) => print(&path.display().to_string()),
+        None => tell(&client.job(&args.id)?, false),
+    }
 }
 
 /// Shows a job, or all of them and how the daemon is.
@@ -125,9 +116,16 @@ fn client(socket: &SocketArg) -> Result<Client, CliError> {
     Ok(Client::new(&places::socket_to_ask(socket.socket.as_deref()))?)
 }
 
-/// Follows a job to the end; an error if there is no picture then.
-fn follow(client: &Client, id: &str, tell: impl FnMut(&EventLine)) -> Result<(), CliError> {
-    match client.watch(id, tell)? {
+/// Follows a job to the end, with a progress bar; an error if there is no picture then.
+fn follow(client: &Client, id: &str, mut tell: impl FnMut(&EventLine)) -> Result<(), CliError> {
+    let bar = Bar::new("steps");
+    let end = client.watch(id, |line| {
+        if let Event::Progress { step, steps } = line.event {
+            bar.set(step, steps);
+        }
+        tell(line);
+    })?;
+    match end {
         Event::Failed { error } => Err(CliError::Job { id: id.to_owned(), error }),
         Event::Cancelled => Err(CliError::Cancelled(id.to_owned())),
         _ => Ok(()),
@@ -136,10 +134,6 @@ fn follow(client: &Client, id: &str, tell: impl FnMut(&EventLine)) -> Result<(),
 
 fn fetch(client: &Client, id: &str, path: &Path) -> Result<(), CliError> {
     Ok(output::write_atomically(path, &client.image(id)?)?)
-}
-
-fn path_line(path: Option<&Path>) -> String {
-    path.map_or_else(String::new, |path| path.display().to_string())
 }
 
 /// A job on one line.

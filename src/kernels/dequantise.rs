@@ -45,15 +45,7 @@ pub fn int8(
             (Level::Avx2(witness), GROUP) => super::avx2::int8_group(witness, group, scale, lane, rows),
             #[cfg(target_arch = "aarch64")]
             (Level::Neon(witness), GROUP) => super::neon::int8_group(witness, group, scale, lane, rows),
-            _ => int8_group(group, scale, lane, rows),
-        }
-    }
-}
-
-fn int8_group(group: &[i8; BLOCK * GROUP], scale: &[f32; BLOCK], lane: usize, rows: &mut [[f32; LANES]]) {
-    for (k, row) in rows.iter_mut().enumerate() {
-        for o in 0..BLOCK {
-            row[lane + o] = f32::from(group[o * GROUP + k]) * scale[o];
+            _ => turn(group, lane, rows, |o, x| f32::from(x) * scale[o]),
         }
     }
 }
@@ -74,7 +66,7 @@ pub fn float16(
         (Level::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
         #[cfg(target_arch = "aarch64")]
         (Level::Neon(witness), GROUP) => super::neon::float16_group(witness, group, lane, rows),
-        _ => turn(group, lane, rows, f16::to_f32),
+        _ => turn(group, lane, rows, |_, x| f16::to_f32(x)),
     });
 }
 
@@ -94,7 +86,7 @@ pub fn float32(
         (Level::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
         #[cfg(target_arch = "aarch64")]
         (Level::Neon(witness), GROUP) => super::neon::float32_group(witness, group, lane, rows),
-        _ => turn(group, lane, rows, |x| x),
+        _ => turn(group, lane, rows, |_, x| x),
     });
 }
 
@@ -108,15 +100,16 @@ fn for_each_group<T>(
     groups.iter().zip(panel.chunks_mut(GROUP)).for_each(|(group, rows)| fill(group, rows));
 }
 
+/// One group in plain Rust; `real` is told the channel and the number as it is stored.
 fn turn<T: Copy>(
     group: &[T; BLOCK * GROUP],
     lane: usize,
     rows: &mut [[f32; LANES]],
-    real: impl Fn(T) -> f32,
+    real: impl Fn(usize, T) -> f32,
 ) {
     for (k, row) in rows.iter_mut().enumerate() {
         for o in 0..BLOCK {
-            row[lane + o] = real(group[o * GROUP + k]);
+            row[lane + o] = real(o, group[o * GROUP + k]);
         }
     }
 }

@@ -100,8 +100,8 @@ impl Desk {
     /// A name that no job has, and that sorts behind all others.
     fn new_id(&self) -> JobId {
         let book = self.book();
-        let random = || random_seed();
-        let mut ids = std::iter::repeat_with(|| JobId::from(format!("{:011x}{:08x}", now_ms(), random())));
+        let name = || JobId::from(format!("{:011x}{:08x}", now_ms(), random_seed()));
+        let mut ids = std::iter::repeat_with(name);
         ids.find(|id| !book.jobs.contains_key(id)).expect("names do not run out")
     }
 }

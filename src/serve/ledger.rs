@@ -26,9 +26,7 @@ impl Ledger {
     /// # Errors
     /// [`JournalError`].
     pub fn open(store: Arc<Store>) -> Result<(Self, BTreeMap<JobId, Replayed>), JournalError> {
-        let (mut journal, records) = Journal::open(&store.journal())?;
-        let jobs = replay(records);
-        journal.rewrite(&condensed(&jobs))?;
+        let (journal, jobs) = open_condensed(&store)?;
         let condensed_bytes = journal.len_bytes();
         Ok((Self { journal, store, condensed_bytes }, jobs))
     }
@@ -107,19 +105,22 @@ impl Ledger {
         if self.journal.len_bytes() < CONDENSE_BYTES.max(2 * self.condensed_bytes) {
             return;
         }
-        let condense = || -> Result<Journal, JournalError> {
-            let (mut journal, records) = Journal::open(&self.store.journal())?;
-            journal.rewrite(&condensed(&replay(records)))?;
-            Ok(journal)
-        };
-        match condense() {
-            Ok(journal) => {
+        match open_condensed(&self.store) {
+            Ok((journal, _)) => {
                 self.condensed_bytes = journal.len_bytes();
                 self.journal = journal;
             }
             Err(error) => log::warn!("{error}: it goes on growing"),
         }
     }
+}
+
+/// Opens the journal, and leaves out of it what no longer matters.
+fn open_condensed(store: &Store) -> Result<(Journal, BTreeMap<JobId, Replayed>), JournalError> {
+    let (mut journal, records) = Journal::open(&store.journal())?;
+    let jobs = replay(records);
+    journal.rewrite(&condensed(&jobs))?;
+    Ok((journal, jobs))
 }
 
 /// What a client is told when the journal cannot be written.

@@ -190,6 +190,11 @@ impl ErrorDetail {
         Self { code, message: message.into(), retry_after_ms: None, offer: None }
     }
 
+    /// What whoever asked cannot do anything about.
+    pub fn defect() -> Self {
+        Self::new(ErrorCode::Internal, "the daemon has a defect: its log says more")
+    }
+
     /// With a hint when to try again.
     pub fn retry_after(self, milliseconds: u64) -> Self {
         Self { retry_after_ms: Some(milliseconds), ..self }

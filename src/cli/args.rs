@@ -62,17 +62,9 @@ pub struct ResourceArgs {
     pub tile: Option<TileArg>,
 }
 
-#[derive(Debug, Parser)]
-pub struct GenerateArgs {
-    /// What to draw; asked for on a terminal if left out, and "" means no condition
-    pub prompt: Option<String>,
-    /// Where the picture goes; with --count, -1, -2, ... are added to the name
-    #[arg(short, long, default_value = "out.png", value_name = "FILE")]
-    pub output: PathBuf,
-    /// The model file [default: $TINTYPE_MODEL, or emoji.tintype in ./models, beside the program, in
-    /// /usr/share/tintype/models]
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
+/// What a picture is to be like, beside its prompt.
+#[derive(Debug, clap::Args)]
+pub struct PictureArgs {
     /// What to stay away from
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     pub negative: String,
@@ -91,6 +83,21 @@ pub struct GenerateArgs {
     /// Height in pixels [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub height: Option<usize>,
+}
+
+#[derive(Debug, Parser)]
+pub struct GenerateArgs {
+    /// What to draw; asked for on a terminal if left out, and "" means no condition
+    pub prompt: Option<String>,
+    /// Where the picture goes; with --count, -1, -2, ... are added to the name
+    #[arg(short, long, default_value = "out.png", value_name = "FILE")]
+    pub output: PathBuf,
+    /// The model file [default: $TINTYPE_MODEL, or emoji.tintype in ./models, beside the program, in
+    /// /usr/share/tintype/models]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub picture: PictureArgs,
     /// How many pictures, with seeds from --seed on
     #[arg(short = 'n', long, default_value_t = 1, value_name = "COUNT")]
     pub count: usize,

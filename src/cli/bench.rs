@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::BenchArgs;
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use super::memory::Watch;
 use super::model;
 use crate::bundle::{self, Bundle};

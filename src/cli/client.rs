@@ -5,7 +5,7 @@ use std::path::Path;
 use super::bar::Bar;
 use super::daemon_args::{CancelArgs, ScreenArgs, SocketArg, StatusArgs, SubmitArgs, WatchArgs};
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use super::places;
 use super::serve::seconds;
 use crate::client::{Client, Screen};
@@ -21,15 +21,16 @@ pub fn submit(args: &SubmitArgs) -> Result<(), CliError> {
         output::check(path)?;
     }
     let timeout = args.timeout.map(|timeout| seconds("--timeout", timeout)).transpose()?;
+    let picture = &args.picture;
     let request = JobRequest {
         prompt: args.prompt.clone(),
-        negative: args.negative.clone(),
+        negative: picture.negative.clone(),
         model: args.model.clone(),
-        width: args.width,
-        height: args.height,
-        steps: args.steps,
-        guidance: args.guidance,
-        seed: args.seed,
+        width: picture.width,
+        height: picture.height,
+        steps: picture.steps,
+        guidance: picture.guidance,
+        seed: picture.seed,
         timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         ..JobRequest::default()
     };

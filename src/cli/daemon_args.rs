@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::args::ResourceArgs;
+use super::args::{PictureArgs, ResourceArgs};
 use super::quantity::MemorySize;
 
 #[derive(Debug, Parser)]
@@ -101,24 +101,8 @@ pub struct SubmitArgs {
     /// The model's name
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// What to stay away from
-    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
-    pub negative: String,
-    /// Steps of the sampler, 1 to 1000
-    #[arg(long, value_name = "N")]
-    pub steps: Option<usize>,
-    /// How strictly to follow the prompt
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub guidance: Option<f32>,
-    /// The seed
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Width in pixels
-    #[arg(long, value_name = "PX")]
-    pub width: Option<usize>,
-    /// Height in pixels
-    #[arg(long, value_name = "PX")]
-    pub height: Option<usize>,
+    #[command(flatten)]
+    pub picture: PictureArgs,
     /// Seconds within which the picture has to be there
     #[arg(long, value_name = "S")]
     pub timeout: Option<f64>,

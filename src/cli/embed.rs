@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::EmbedArgs;
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use super::model;
 use crate::engine::Resources;
 use crate::pipeline::{self, RequestError};

@@ -12,6 +12,7 @@ use super::bar::Bar;
 use super::error::CliError;
 use super::memory::{Peaks, Watch};
 use super::model;
+use super::print::print;
 use crate::bundle::Bundle;
 use crate::denoise::guidance::GuidanceScale;
 use crate::kernels::Level;
@@ -79,12 +80,13 @@ fn ask() -> Result<String, CliError> {
 }
 
 fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Request, CliError> {
-    let mut request = Request::new(bundle, prompt, args.seed.unwrap_or_else(random_seed))?;
-    request.negative = Prompt::new(args.negative.clone()).map_err(RequestError::from)?;
-    request.size.width_px = args.width.unwrap_or(request.size.width_px);
-    request.size.height_px = args.height.unwrap_or(request.size.height_px);
-    request.steps = args.steps.unwrap_or(request.steps);
-    if let Some(scale) = args.guidance {
+    let picture = &args.picture;
+    let mut request = Request::new(bundle, prompt, picture.seed.unwrap_or_else(random_seed))?;
+    request.negative = Prompt::new(picture.negative.clone()).map_err(RequestError::from)?;
+    request.size.width_px = picture.width.unwrap_or(request.size.width_px);
+    request.size.height_px = picture.height.unwrap_or(request.size.height_px);
+    request.steps = picture.steps.unwrap_or(request.steps);
+    if let Some(scale) = picture.guidance {
         request.guidance_scale = GuidanceScale::new(scale).map_err(RequestError::from)?;
     }
     request.eta = args.eta;
@@ -168,11 +170,6 @@ fn report(
         "kernel_level": Level::detect().name(),
         "threads": threads,
     })
-}
-
-/// One line on standard output.
-pub fn print(line: &str) -> Result<(), CliError> {
-    writeln!(std::io::stdout(), "{line}").map_err(CliError::Stdout)
 }
 
 /// Shows the course of a run.

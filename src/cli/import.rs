@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::args::{ImportArgs, WeightsArg};
 use super::bar::Bar;
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use crate::import::{self, Options, Precision};
 use crate::output;
 

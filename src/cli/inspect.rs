@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{InspectArgs, VerifyArgs};
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use super::import;
 use super::model;
 use crate::bundle::{self, Bundle, BundleError, ComponentEntry};

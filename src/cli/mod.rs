@@ -14,6 +14,7 @@ mod inspect;
 mod memory;
 mod model;
 mod places;
+mod print;
 mod quantity;
 mod run;
 mod selftest;

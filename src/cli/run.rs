@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::RunArgs;
 use super::arrays;
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use super::model;
 use crate::engine::{Component, NamedTensor, Resources, Tile};
 use crate::output;

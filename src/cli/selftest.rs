@@ -10,7 +10,7 @@ use serde_json::json;
 use super::args::SelftestArgs;
 use super::arrays;
 use super::error::CliError;
-use super::generate::print;
+use super::print::print;
 use super::model;
 use crate::bundle::{Bundle, ComponentEntry, Dtype};
 use crate::engine::{Component, Resources};

@@ -303,9 +303,7 @@ impl Daemon {
 
 /// Runs what may wait for the disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorDetail> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ErrorDetail::new(ErrorCode::Internal, "the daemon has a defect: its log says more"))
+    tokio::task::spawn_blocking(work).await.map_err(|_| ErrorDetail::defect())
 }
 
 fn idempotency_key(request: &Request<Incoming>) -> Result<Option<String>, ErrorDetail> {

@@ -74,19 +74,14 @@ impl Worker<'_> {
         let request = JobRequest { steps: Some(1), ..JobRequest::default() };
         let Ok(order) = Order::new(request, name, &model.bundle) else { return };
         let Some(pulse) = self.daemon.desk.pastime(&order.kind()) else { return };
-        let measured = self.time_step(&order, &model, &pulse);
+        let measured = self.time_step(&order, &pulse);
         self.has_tried = measured.is_err() && !pulse.is_stopped();
     }
 
-    fn time_step(&self, order: &Order, model: &Model, pulse: &Pulse) -> Result<(), Failure> {
-        if model.verify(pulse)?.is_err() {
-            return Err(Failure::Stopped);
-        }
-        let resources = Resources { pulse: pulse.clone(), ..self.daemon.settings.resources.clone() };
+    fn time_step(&self, order: &Order, pulse: &Pulse) -> Result<(), Failure> {
+        let model = self.intact(&order.model, pulse)?;
         let request = order.request(&model.bundle, None).map_err(Failure::Error)?;
-        let (mut pipeline, begun) = (TextToImage::new(model.bundle.clone(), resources), Instant::now());
-        pipeline.run(&request, &mut ())?;
-        self.learn_speed(order, &request, pipeline.seconds(), begun.elapsed());
+        self.run(order, &request, &model, pulse, &mut ())?;
         Ok(())
     }
 
@@ -104,10 +99,7 @@ impl Worker<'_> {
                 }
                 Some(Reason::Cancelled) | None => Outcome::Cancelled,
             },
-            Err(_) => {
-                let message = "the daemon has a defect: its log says more";
-                Outcome::failed(ErrorCode::Internal, message)
-            }
+            Err(_) => Outcome::Failed { error: ErrorDetail::defect() },
         };
         if let Outcome::Failed { error } = &outcome {
             log::warn!("job {} failed: {}", task.id, error.message);
@@ -117,24 +109,45 @@ impl Worker<'_> {
 
     fn draw(&mut self, task: &Task) -> Result<Outcome, Failure> {
         let (id, order, store) = (&task.id, &task.order, &self.daemon.store);
-        let model = self.daemon.catalogue.get(&order.model).map_err(Failure::Error)?;
-        if let Err(reason) = model.verify(&task.pulse)? {
-            return Err(Failure::Error(corrupt(&model.name, &reason)));
-        }
-        let resources = Resources { pulse: task.pulse.clone(), ..self.daemon.settings.resources.clone() };
+        let model = self.intact(&order.model, &task.pulse)?;
         let halfway = store.load_latents(id).filter(|halfway| halfway.done < order.steps);
         let request = order.request(&model.bundle, halfway).map_err(Failure::Error)?;
         let colours = match order.preview {
-            PreviewMode::Inline => Some(self.colours(&model, &resources)?),
+            PreviewMode::Inline => Some(self.colours(&model, &task.pulse)?),
             PreviewMode::None => None,
         };
-        let mut pipeline = TextToImage::new(model.bundle.clone(), resources);
         let mut course = Watched { daemon: self.daemon, id, colours, kept: Instant::now() };
-        let begun = Instant::now();
-        let images = pipeline.run(&request, &mut course)?;
-        self.learn_speed(order, &request, pipeline.seconds(), begun.elapsed());
+        let images = self.run(order, &request, &model, &task.pulse, &mut course)?;
         let image = images.first().expect("a request for one picture gives one");
         self.keep(id, image, &request, &model).map_err(Failure::Error)
+    }
+
+    /// A model whose checksums are right.
+    fn intact(&self, name: &str, pulse: &Pulse) -> Result<Arc<Model>, Failure> {
+        let model = self.daemon.catalogue.get(name).map_err(Failure::Error)?;
+        let verified = model.verify(pulse)?;
+        verified.map_err(|reason| Failure::Error(corrupt(&model.name, &reason)))?;
+        Ok(model)
+    }
+
+    /// Draws, and takes note of how long that took.
+    fn run(
+        &self,
+        order: &Order,
+        request: &Request,
+        model: &Model,
+        pulse: &Pulse,
+        course: &mut dyn Progress,
+    ) -> Result<Vec<Image>, PipelineError> {
+        let mut pipeline = TextToImage::new(model.bundle.clone(), self.resources(pulse));
+        let begun = Instant::now();
+        let images = pipeline.run(request, course)?;
+        self.learn_speed(order, request, pipeline.seconds(), begun.elapsed());
+        Ok(images)
+    }
+
+    fn resources(&self, pulse: &Pulse) -> Resources {
+        Resources { pulse: pulse.clone(), ..self.daemon.settings.resources.clone() }
     }
 
     /// Puts a picture where it is fetched from.
@@ -156,12 +169,12 @@ impl Worker<'_> {
         Ok(Outcome::Done { sha256, bytes })
     }
 
-    fn colours(&mut self, model: &Arc<Model>, resources: &Resources) -> Result<LatentRgb, PipelineError> {
+    fn colours(&mut self, model: &Model, pulse: &Pulse) -> Result<LatentRgb, PipelineError> {
         let hash = model.bundle.model_hash();
         if let Some(known) = self.colours.get(&hash) {
             return Ok(known.clone());
         }
-        let learnt = LatentRgb::learn(&model.bundle, resources)?;
+        let learnt = LatentRgb::learn(&model.bundle, &self.resources(pulse))?;
         self.colours.insert(hash, learnt.clone());
         Ok(learnt)
     }

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::args::BenchArgs;
 use super::error::CliError;
-use super::print::print;
 use super::memory::Watch;
 use super::model;
+use super::print::print;
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, Resources};
 use crate::kernels::Level;

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::args::EmbedArgs;
 use super::error::CliError;
-use super::print::print;
 use super::model;
+use super::print::print;
 use crate::engine::Resources;
 use crate::pipeline::{self, RequestError};
 use crate::text::Prompt;

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::args::{InspectArgs, VerifyArgs};
 use super::error::CliError;
-use super::print::print;
 use super::import;
 use super::model;
+use super::print::print;
 use crate::bundle::{self, Bundle, BundleError, ComponentEntry};
 use crate::engine::{EngineError, Footprint, Resources};
 use crate::pipeline::{Size, footprints};

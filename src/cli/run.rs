@@ -8,8 +8,8 @@ use serde_json::json;
 use super::args::RunArgs;
 use super::arrays;
 use super::error::CliError;
-use super::print::print;
 use super::model;
+use super::print::print;
 use crate::engine::{Component, NamedTensor, Resources, Tile};
 use crate::output;
 

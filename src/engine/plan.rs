@@ -98,7 +98,7 @@ impl Plan {
             parts.before.outputs.iter().map(|output| shapes[output.value as usize].clone()).collect();
         let given: Vec<[usize; 3]> =
             kept[..parts.given].iter().map(|shape| [shape[1], shape[2], shape[3]]).collect();
-        let network = Network::new(&parts.region, weights, &given)
+        let network = Network::new(&parts.region, weights, &given, resources.threads.count())
             .map_err(|(node, reason)| PlanError::Node { node, reason })?;
         let others = kept[parts.given..].iter().map(|shape| memory::bytes(shape)).sum::<usize>();
         let schedule = stripes::fit(&network, stripe, limit_bytes.saturating_sub(others));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
-use crate::kernels::{LANES, Level};
+use crate::kernels::{Level, Line};
 
 /// All weights of one component.
 #[derive(Debug, Clone)]
@@ -102,7 +102,7 @@ impl Matrix {
 
     /// Fills `panel` with output channels `output .. output + 16`, inputs `first .. first + panel.len()`;
     /// zeros where there are no such channels. `output` is a multiple of 16, `first` of 4.
-    pub fn panel(&self, level: Level, output: usize, first: usize, panel: &mut [[f32; LANES]]) {
+    pub fn panel(&self, level: Level, output: usize, first: usize, panel: &mut [Line]) {
         let view = self.bundle.tensor(&self.entry);
         let inputs = self.inputs();
         let groups = inputs.div_ceil(GROUP);

@@ -1,6 +1,6 @@
 //! Element-wise functions.
 
-use super::Level;
+use super::level::{Level, Work};
 
 /// The functions that graphs apply to every element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,13 +21,14 @@ pub enum Function {
 impl Function {
     /// Applies the function to every element, in place.
     pub fn apply(self, values: &mut [f32]) {
-        Level::detect().run(|| match self {
-            Self::Silu => each(values, silu),
-            Self::Gelu => each(values, gelu),
-            Self::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),
-            Self::Relu => each(values, |x| x.max(0.0)),
-            Self::Tanh => each(values, f32::tanh),
-        });
+        let level = Level::detect();
+        match self {
+            Self::Silu => level.run(|| each(values, silu)),
+            Self::Gelu => level.run(|| each(values, gelu)),
+            Self::QuickGelu => level.run(|| each(values, |x| x * sigmoid(1.702 * x))),
+            Self::Relu => level.run(|| each(values, |x| x.max(0.0))),
+            Self::Tanh => level.run(|| each(values, f32::tanh)),
+        }
     }
 }
 
@@ -39,11 +40,24 @@ impl Function {
 /// Source: Shazeer 2020, eq. 6, arXiv:2002.05202.
 pub fn geglu(value: &[f32], gate: &[f32], out: &mut [f32]) {
     assert!(value.len() == out.len() && gate.len() == out.len());
-    Level::detect().run(|| {
-        for ((out, &value), &gate) in out.iter_mut().zip(value).zip(gate) {
+    Level::detect().run(Geglu { value, gate, out });
+}
+
+struct Geglu<'a> {
+    value: &'a [f32],
+    gate: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Work for Geglu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for ((out, &value), &gate) in self.out.iter_mut().zip(self.value).zip(self.gate) {
             *out = value * gelu(gate);
         }
-    });
+    }
 }
 
 #[inline(always)]

@@ -6,24 +6,26 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
-use super::level::Avx2;
-use super::tile::{LANES, ROWS, Tile};
+use super::level::{Avx2, Work};
+use super::tile::{LANES, Line, ROWS, Tile};
 
 /// [`super::Level::run`].
-pub fn run<T>(_: Avx2, work: impl FnOnce() -> T) -> T {
+#[inline]
+pub fn run<W: Work>(_: Avx2, work: W) -> W::Output {
     // SAFETY: the witness proves what the function is compiled for.
     unsafe { run_unchecked(work) }
 }
 
 /// # Safety
 /// AVX2, FMA and F16C are present.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_unchecked<T>(work: impl FnOnce() -> T) -> T {
-    work()
+unsafe fn run_unchecked<W: Work>(work: W) -> W::Output {
+    work.run()
 }
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.
-pub fn accumulate(_: Avx2, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+pub fn accumulate(_: Avx2, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     assert!(rows.iter().all(|row| row.len() == panel.len()));
     // SAFETY: the witness proves AVX2 and FMA; the assertion above gives the lengths that it needs.
     unsafe { accumulate_unchecked(rows, panel, acc) }
@@ -32,7 +34,7 @@ pub fn accumulate(_: Avx2, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &
 /// # Safety
 /// AVX2 and FMA are present and each row has the panel's length.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     // SAFETY: a tile's row is 16 floats, two registers.
     let mut sums: [[__m256; 2]; ROWS] = unsafe {
         std::array::from_fn(|r| [_mm256_loadu_ps(acc[r].as_ptr()), _mm256_loadu_ps(acc[r].as_ptr().add(8))])
@@ -63,7 +65,7 @@ pub fn int8_group(
     group: &[i8; BLOCK * GROUP],
     scale: &[f32; BLOCK],
     lane: usize,
-    rows: &mut [[f32; LANES]],
+    rows: &mut [Line],
 ) {
     assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
     // SAFETY: the witness proves AVX2; the assertion bounds every store.
@@ -77,7 +79,7 @@ unsafe fn int8_group_unchecked(
     group: &[i8; BLOCK * GROUP],
     scale: &[f32; BLOCK],
     lane: usize,
-    rows: &mut [[f32; LANES]],
+    rows: &mut [Line],
 ) {
     // Within each half (4 channels x 4 inputs) the bytes are turned to 4 inputs x 4 channels, then the two
     // halves of an input are brought side by side.
@@ -100,7 +102,7 @@ unsafe fn int8_group_unchecked(
 }
 
 /// One group of `float16` (see [`super::dequantise::float16`]): 8 output channels x 4 inputs.
-pub fn float16_group(_: Avx2, group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+pub fn float16_group(_: Avx2, group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
     // SAFETY: the witness proves AVX2 and F16C; the assertion bounds every store.
     unsafe { float16_group_unchecked(group, lane, rows) }
@@ -109,7 +111,7 @@ pub fn float16_group(_: Avx2, group: &[f16; BLOCK * GROUP], lane: usize, rows: &
 /// # Safety
 /// As [`float16_group`] asserts.
 #[target_feature(enable = "avx2,f16c")]
-unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     // SAFETY: a group is 32 halves, four times eight of them.
     let pairs = std::array::from_fn(|at| unsafe {
         _mm256_cvtph_ps(_mm_loadu_si128(group.as_ptr().add(8 * at).cast()))
@@ -119,7 +121,7 @@ unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, row
 }
 
 /// One group of `float32` (see [`super::dequantise::float32`]): 8 output channels x 4 inputs.
-pub fn float32_group(_: Avx2, group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+pub fn float32_group(_: Avx2, group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
     // SAFETY: the witness proves AVX2; the assertion bounds every store.
     unsafe { float32_group_unchecked(group, lane, rows) }
@@ -128,7 +130,7 @@ pub fn float32_group(_: Avx2, group: &[f32; BLOCK * GROUP], lane: usize, rows: &
 /// # Safety
 /// As [`float32_group`] asserts.
 #[target_feature(enable = "avx2")]
-unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     // SAFETY: a group is 32 floats, four times eight of them.
     let pairs = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(group.as_ptr().add(8 * at)) });
     // SAFETY: the caller's promise.
@@ -140,7 +142,7 @@ unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, row
 /// # Safety
 /// `rows` has [`GROUP`] rows, and `lane + 8` is at most [`LANES`].
 #[target_feature(enable = "avx2")]
-unsafe fn store_turned([a, b, c, d]: [__m256; 4], lane: usize, rows: &mut [[f32; LANES]]) {
+unsafe fn store_turned([a, b, c, d]: [__m256; 4], lane: usize, rows: &mut [Line]) {
     // Channels 0 and 4, 1 and 5, 2 and 6, 3 and 7: then each half is a square of its own.
     let [p, q] = [_mm256_permute2f128_ps::<0x20>(a, c), _mm256_permute2f128_ps::<0x31>(a, c)];
     let [r, s] = [_mm256_permute2f128_ps::<0x20>(b, d), _mm256_permute2f128_ps::<0x31>(b, d)];

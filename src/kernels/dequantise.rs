@@ -7,7 +7,7 @@
 use half::f16;
 
 use super::Level;
-use super::tile::LANES;
+use super::tile::Line;
 
 /// Output channels in a stored block.
 pub const BLOCK: usize = 8;
@@ -35,7 +35,7 @@ pub fn int8(
     scales: Scales,
     first: usize,
     lane: usize,
-    panel: &mut [[f32; LANES]],
+    panel: &mut [Line],
 ) {
     let groups = &block[first / GROUP..];
     for ((g, group), rows) in groups.iter().enumerate().zip(panel.chunks_mut(GROUP)) {
@@ -54,13 +54,7 @@ pub fn int8(
 ///
 /// # Panics
 /// If the block does not reach as far as the panel.
-pub fn float16(
-    level: Level,
-    block: &[[f16; BLOCK * GROUP]],
-    first: usize,
-    lane: usize,
-    panel: &mut [[f32; LANES]],
-) {
+pub fn float16(level: Level, block: &[[f16; BLOCK * GROUP]], first: usize, lane: usize, panel: &mut [Line]) {
     for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
@@ -74,13 +68,7 @@ pub fn float16(
 ///
 /// # Panics
 /// If the block does not reach as far as the panel.
-pub fn float32(
-    level: Level,
-    block: &[[f32; BLOCK * GROUP]],
-    first: usize,
-    lane: usize,
-    panel: &mut [[f32; LANES]],
-) {
+pub fn float32(level: Level, block: &[[f32; BLOCK * GROUP]], first: usize, lane: usize, panel: &mut [Line]) {
     for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
@@ -93,20 +81,15 @@ pub fn float32(
 /// Calls `fill` with every group and the rows of the panel that it belongs to; the last may have less than [`GROUP`].
 fn for_each_group<T>(
     groups: &[[T; BLOCK * GROUP]],
-    panel: &mut [[f32; LANES]],
-    fill: impl Fn(&[T; BLOCK * GROUP], &mut [[f32; LANES]]),
+    panel: &mut [Line],
+    fill: impl Fn(&[T; BLOCK * GROUP], &mut [Line]),
 ) {
     assert!(groups.len() * GROUP >= panel.len(), "the block is shorter than the panel");
     groups.iter().zip(panel.chunks_mut(GROUP)).for_each(|(group, rows)| fill(group, rows));
 }
 
 /// One group in plain Rust; `real` is told the channel and the number as it is stored.
-fn turn<T: Copy>(
-    group: &[T; BLOCK * GROUP],
-    lane: usize,
-    rows: &mut [[f32; LANES]],
-    real: impl Fn(usize, T) -> f32,
-) {
+fn turn<T: Copy>(group: &[T; BLOCK * GROUP], lane: usize, rows: &mut [Line], real: impl Fn(usize, T) -> f32) {
     for (k, row) in rows.iter_mut().enumerate() {
         for o in 0..BLOCK {
             row[lane + o] = real(o, group[o * GROUP + k]);
@@ -116,6 +99,7 @@ fn turn<T: Copy>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::LANES;
     use super::*;
 
     /// A block of `groups` groups whose values tell their place: output `o`, input `k` holds `9 o + k` or so.
@@ -138,7 +122,7 @@ mod tests {
             for (lane, first, len, run) in
                 [(0, 0, 80, 32), (8, 4, 7, 32), (0, 28, 9, 32), (8, 0, 3, usize::MAX)]
             {
-                let mut panel = vec![[f32::NAN; LANES]; len];
+                let mut panel = vec![Line([f32::NAN; LANES]); len];
                 int8(level, &groups, Scales { values: &scales, run }, first, lane, &mut panel);
                 for (k, row) in panel.iter().enumerate() {
                     let input = first + k;
@@ -163,7 +147,7 @@ mod tests {
         let half: Vec<[f16; BLOCK * GROUP]> = real.iter().map(|g| g.map(f16::from_f32)).collect();
         let cases = [(0, 16), (4, 5), (12, 1)];
         for (level, (first, len)) in levels().into_iter().flat_map(|level| cases.map(|case| (level, case))) {
-            let (mut a, mut b) = (vec![[0.0; LANES]; len], vec![[0.0; LANES]; len]);
+            let (mut a, mut b) = (vec![Line::ZERO; len], vec![Line::ZERO; len]);
             float32(level, &real, first, 8, &mut a);
             float16(level, &half, first, 8, &mut b);
             assert_eq!(a, b);
@@ -180,6 +164,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "the block is shorter than the panel")]
     fn a_panel_beyond_the_block_is_a_callers_bug() {
-        float32(Level::Scalar, &[[0.0; BLOCK * GROUP]], 0, 0, &mut [[0.0; LANES]; 5]);
+        float32(Level::Scalar, &[[0.0; BLOCK * GROUP]], 0, 0, &mut [Line::ZERO; 5]);
     }
 }

@@ -23,6 +23,25 @@ pub struct Avx2(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neon(());
 
+/// What [`Level::run`] runs. A closure of a line or two will do; a longer one might not be inlined, and would be compiled
+/// for no level in particular then.
+pub trait Work {
+    /// What it makes.
+    type Output;
+
+    /// Does it. To be `#[inline(always)]`.
+    fn run(self) -> Self::Output;
+}
+
+impl<T, F: FnOnce() -> T> Work for F {
+    type Output = T;
+
+    #[inline(always)]
+    fn run(self) -> T {
+        self()
+    }
+}
+
 impl Level {
     /// The best level of this machine.
     pub fn detect() -> Self {
@@ -40,9 +59,9 @@ impl Level {
     /// Runs plain Rust that is compiled for this level: the same operations in the same order, and so the same result,
     /// in wider vectors. What `work` calls has to be inlined into it to gain anything.
     #[inline]
-    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
+    pub fn run<W: Work>(self, work: W) -> W::Output {
         match self {
-            Self::Scalar => work(),
+            Self::Scalar => work.run(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(witness) => super::avx2::run(witness, work),
             #[cfg(target_arch = "aarch64")]

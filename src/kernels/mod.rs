@@ -19,6 +19,7 @@ mod neon;
 pub mod norm;
 pub mod softmax;
 pub mod tile;
+pub mod winograd;
 
 pub use level::Level;
-pub use tile::{LANES, ROWS};
+pub use tile::{LANES, Line, ROWS};

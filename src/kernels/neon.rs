@@ -7,19 +7,20 @@ use std::arch::asm;
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
-use super::level::Neon;
-use super::tile::{LANES, ROWS, Tile};
+use super::level::{Neon, Work};
+use super::tile::{LANES, Line, ROWS, Tile};
 
 /// Registers in a tile's row.
 const PARTS: usize = LANES / 4;
 
 /// [`super::Level::run`]. NEON is part of the baseline, so there is nothing to compile anew.
-pub fn run<T>(_: Neon, work: impl FnOnce() -> T) -> T {
-    work()
+#[inline]
+pub fn run<W: Work>(_: Neon, work: W) -> W::Output {
+    work.run()
 }
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.
-pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     assert!(rows.iter().all(|row| row.len() == panel.len()));
     // SAFETY: the witness proves NEON; the assertion above gives the lengths that it needs.
     unsafe { accumulate_unchecked(rows, panel, acc) }
@@ -28,7 +29,7 @@ pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &
 /// # Safety
 /// NEON is present and each row has the panel's length.
 #[target_feature(enable = "neon")]
-unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     // 24 registers of sums, 4 of the panel, 1 of a row: 29 of 32.
     // SAFETY: a tile's row is 16 floats, four registers.
     let mut sums: [[float32x4_t; PARTS]; ROWS] = unsafe {
@@ -60,7 +61,7 @@ pub fn int8_group(
     group: &[i8; BLOCK * GROUP],
     scale: &[f32; BLOCK],
     lane: usize,
-    rows: &mut [[f32; LANES]],
+    rows: &mut [Line],
 ) {
     assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
     // SAFETY: the witness proves NEON; the assertion bounds every store.
@@ -74,7 +75,7 @@ unsafe fn int8_group_unchecked(
     group: &[i8; BLOCK * GROUP],
     scale: &[f32; BLOCK],
     lane: usize,
-    rows: &mut [[f32; LANES]],
+    rows: &mut [Line],
 ) {
     // SAFETY: a group is four times eight bytes, which are taken apart by their place in a group of four; the scales are
     // 8 floats.
@@ -95,7 +96,7 @@ unsafe fn int8_group_unchecked(
 }
 
 /// One group of `float16` (see [`super::dequantise::float16`]): 8 output channels x 4 inputs.
-pub fn float16_group(_: Neon, group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+pub fn float16_group(_: Neon, group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
     // SAFETY: the witness proves NEON; the assertion bounds every store.
     unsafe { float16_group_unchecked(group, lane, rows) }
@@ -104,7 +105,7 @@ pub fn float16_group(_: Neon, group: &[f16; BLOCK * GROUP], lane: usize, rows: &
 /// # Safety
 /// As [`float16_group`] asserts.
 #[target_feature(enable = "neon")]
-unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     // SAFETY: a group is four times eight halves, taken apart as the bytes above.
     let uint16x8x4_t(a, b, c, d) = unsafe { vld4q_u16(group.as_ptr().cast()) };
     for (row, halves) in rows.iter_mut().zip([a, b, c, d]) {
@@ -129,7 +130,7 @@ unsafe fn float16_group_unchecked(group: &[f16; BLOCK * GROUP], lane: usize, row
 }
 
 /// One group of `float32` (see [`super::dequantise::float32`]): 8 output channels x 4 inputs.
-pub fn float32_group(_: Neon, group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+pub fn float32_group(_: Neon, group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
     // SAFETY: the witness proves NEON; the assertion bounds every store.
     unsafe { float32_group_unchecked(group, lane, rows) }
@@ -138,7 +139,7 @@ pub fn float32_group(_: Neon, group: &[f32; BLOCK * GROUP], lane: usize, rows: &
 /// # Safety
 /// As [`float32_group`] asserts.
 #[target_feature(enable = "neon")]
-unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [[f32; LANES]]) {
+unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, rows: &mut [Line]) {
     // SAFETY: a group is twice sixteen floats, taken apart as the bytes above.
     let [first, second] = unsafe { [vld4q_f32(group.as_ptr()), vld4q_f32(group.as_ptr().add(16))] };
     let low = [first.0, first.1, first.2, first.3];

@@ -8,6 +8,8 @@
 //! six row pointers: nothing is gathered into columns first. Six rows of two 8-lane registers leave room for
 //! the panel's two and one broadcast in sixteen registers.
 
+use std::ops::{Deref, DerefMut};
+
 use super::Level;
 
 /// Rows of activations in a tile.
@@ -15,14 +17,38 @@ pub const ROWS: usize = 6;
 /// Output channels in a tile, the width of a panel.
 pub const LANES: usize = 16;
 
+/// Numbers of 16 output channels side by side, aligned so that no vector of them lies in two cache lines.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub struct Line(pub [f32; LANES]);
+
+impl Line {
+    /// Zeros.
+    pub const ZERO: Self = Self([0.0; LANES]);
+}
+
+impl Deref for Line {
+    type Target = [f32; LANES];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Line {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
 /// The accumulators of one tile.
-pub type Tile = [[f32; LANES]; ROWS];
+pub type Tile = [Line; ROWS];
 
 /// `acc[r][l] += sum over k of rows[r][k] * panel[k][l]`.
 ///
 /// # Panics
 /// If a row is shorter than the panel.
-pub fn accumulate(level: Level, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+pub fn accumulate(level: Level, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     let rows = rows.map(|row| &row[..panel.len()]);
     match level {
         Level::Scalar => scalar(&rows, panel, acc),
@@ -33,10 +59,10 @@ pub fn accumulate(level: Level, rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], a
     }
 }
 
-fn scalar(rows: &[&[f32]; ROWS], panel: &[[f32; LANES]], acc: &mut Tile) {
+fn scalar(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     for (row, sums) in rows.iter().zip(acc) {
         for (&x, weights) in row.iter().zip(panel) {
-            for (sum, &w) in sums.iter_mut().zip(weights) {
+            for (sum, &w) in sums.iter_mut().zip(&weights.0) {
                 *sum += x * w;
             }
         }
@@ -64,12 +90,12 @@ mod tests {
                 let data: Vec<Vec<f32>> = (0..6).map(|r| ramp(k + start, r + 1)).collect();
                 let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &data[r][start..]);
                 let flat = ramp(k * LANES, 99);
-                let (panel, _) = flat.as_chunks::<LANES>();
-                let mut expected: Tile = [[0.5; LANES]; ROWS];
+                let panel: Vec<Line> = flat.as_chunks().0.iter().copied().map(Line).collect();
+                let mut expected: Tile = [Line([0.5; LANES]); ROWS];
                 let mut got = expected;
-                accumulate(Level::Scalar, &rows, panel, &mut expected);
-                accumulate(Level::detect(), &rows, panel, &mut got);
-                for (e, g) in expected.iter().flatten().zip(got.iter().flatten()) {
+                accumulate(Level::Scalar, &rows, &panel, &mut expected);
+                accumulate(Level::detect(), &rows, &panel, &mut got);
+                for (e, g) in expected.iter().flat_map(|l| l.0).zip(got.iter().flat_map(|l| l.0)) {
                     // k terms of magnitude at most 1, two different roundings of each.
                     assert!((e - g).abs() <= 1e-6 * (k as f32 + 1.0), "k {k}: {e} {g}");
                 }
@@ -81,10 +107,10 @@ mod tests {
     fn infinities_and_nans_pass_through() {
         let row = [f32::INFINITY, 1.0, f32::NAN];
         let rows = [&row[..2], &row[1..], &row[..2], &row[..2], &row[..2], &row[..2]];
-        let panel = [[1.0; LANES]; 2];
-        let mut acc: Tile = [[0.0; LANES]; ROWS];
+        let panel = [Line([1.0; LANES]); 2];
+        let mut acc: Tile = [Line::ZERO; ROWS];
         accumulate(Level::detect(), &rows, &panel, &mut acc);
-        assert_eq!(acc[0], [f32::INFINITY; LANES]);
+        assert_eq!(acc[0].0, [f32::INFINITY; LANES]);
         assert!(acc[1].iter().all(|x| x.is_nan()));
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use half::f16;
-use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{StringStringEntryProto, TensorProto};
 
 use super::OnnxError;
@@ -33,8 +33,18 @@ enum Kind {
 enum Place {
     Inline(Vec<u8>),
     Floats(Vec<f32>),
-    External { file: PathBuf, offset: u64 },
+    External(Extent),
 }
+
+/// Where data lies beside the model.
+#[derive(Debug)]
+struct Extent {
+    file: PathBuf,
+    offset: u64,
+}
+
+/// The data location of ONNX for data that lies beside the model.
+const EXTERNAL: i32 = DataLocation::External as i32;
 
 /// All initialisers of a graph, by name.
 #[derive(Debug, Default)]
@@ -56,8 +66,8 @@ impl Initialisers {
         };
         let shape = checked_shape(&name, &proto.dims)?;
         let len_bytes = shape.iter().product::<usize>() * kind.size();
-        let place = if proto.data_location == Some(1) {
-            external(&name, &proto.external_data, home, len_bytes)?
+        let place = if proto.data_location == Some(EXTERNAL) {
+            Place::External(external(&name, &proto.external_data, home, len_bytes)?)
         } else if proto.float_data.is_empty() {
             Place::Inline(std::mem::take(&mut proto.raw_data))
         } else {
@@ -66,7 +76,7 @@ impl Initialisers {
         let got = match &place {
             Place::Inline(bytes) => bytes.len(),
             Place::Floats(floats) => floats.len() * kind.size(),
-            Place::External { .. } => len_bytes,
+            Place::External(_) => len_bytes,
         };
         if got != len_bytes {
             return Err(OnnxError::Shape { name, shape: proto.dims.clone() });
@@ -79,6 +89,32 @@ impl Initialisers {
     pub fn get(&self, name: &str) -> Option<&Initialiser> {
         self.0.get(name)
     }
+}
+
+/// Moves data that lies beside the model into `proto`, for what is not a weight and so has to be known when the graph is
+/// analysed. Does nothing if it is there already.
+///
+/// # Errors
+/// Those of [`Initialisers::take`], and [`OnnxError::Weight`] if the file fails.
+pub fn fetch(proto: &mut TensorProto, home: &Path) -> Result<(), OnnxError> {
+    if proto.data_location != Some(EXTERNAL) {
+        return Ok(());
+    }
+    let name = &proto.name;
+    let size = match DataType::try_from(proto.data_type) {
+        Ok(DataType::Bool | DataType::Int8 | DataType::Uint8) => 1,
+        Ok(DataType::Float16) => 2,
+        Ok(DataType::Float | DataType::Int32) => 4,
+        Ok(DataType::Double | DataType::Int64) => 8,
+        _ => return Err(OnnxError::ElementType { name: name.clone(), got: proto.data_type }),
+    };
+    let len_bytes = checked_shape(name, &proto.dims)?.iter().product::<usize>() * size;
+    let place = external(name, &proto.external_data, home, len_bytes)?;
+    proto.raw_data =
+        place.read(len_bytes).map_err(|source| OnnxError::Weight { name: name.clone(), source })?;
+    proto.external_data.clear();
+    proto.data_location = None;
+    Ok(())
 }
 
 impl Kind {
@@ -99,16 +135,22 @@ impl Initialiser {
         let bytes = match &self.place {
             Place::Floats(floats) => return Ok(floats.clone()),
             Place::Inline(bytes) => std::borrow::Cow::Borrowed(&bytes[..]),
-            Place::External { file, offset } => {
-                let mut bytes = vec![0; self.shape.iter().product::<usize>() * self.kind.size()];
-                open_plain(file)?.read_exact_at(&mut bytes, *offset)?;
-                bytes.into()
+            Place::External(extent) => {
+                extent.read(self.shape.iter().product::<usize>() * self.kind.size())?.into()
             }
         };
         Ok(match self.kind {
             Kind::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Kind::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
         })
+    }
+}
+
+impl Extent {
+    fn read(&self, len_bytes: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len_bytes];
+        open_plain(&self.file)?.read_exact_at(&mut bytes, self.offset)?;
+        Ok(bytes)
     }
 }
 
@@ -131,7 +173,7 @@ fn external(
     entries: &[StringStringEntryProto],
     home: &Path,
     len_bytes: usize,
-) -> Result<Place, OnnxError> {
+) -> Result<Extent, OnnxError> {
     let refuse = |reason: String| OnnxError::ExternalData { name: name.to_owned(), reason };
     let entry = |key| entries.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let location = entry("location").ok_or_else(|| refuse("it names no file".into()))?;
@@ -160,7 +202,7 @@ fn external(
     if end.is_none_or(|end| end > metadata.len()) {
         return Err(refuse(format!("`{location}` ends before its data: copy it again")));
     }
-    Ok(Place::External { file, offset })
+    Ok(Extent { file, offset })
 }
 
 /// Opens without following a link and without waiting for the other end of a pipe.

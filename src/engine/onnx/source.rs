@@ -13,7 +13,7 @@ use tract_onnx::tract_hir::infer::Factoid as _;
 use tract_onnx::tract_hir::internal::DimLike as _;
 
 use super::OnnxError;
-use super::initialiser::Initialisers;
+use super::initialiser::{Initialisers, fetch};
 use crate::engine::graph::InputType;
 
 /// Initialisers with at least this many numbers are weights: they are not given to tract.
@@ -92,6 +92,7 @@ fn take_weights(graph: &mut pb::GraphProto, home: &Path) -> Result<Initialisers,
             float && len.is_none_or(|len| len >= WEIGHT_LEN as i64)
         });
     graph.initializer = small;
+    graph.initializer.iter_mut().try_for_each(|tensor| fetch(tensor, home))?;
     for mut tensor in large {
         taken.take(&mut tensor, home)?;
         graph.input.retain(|input| input.name != tensor.name);

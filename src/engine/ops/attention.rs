@@ -12,7 +12,7 @@
 
 use super::{Operation, rows_of};
 use crate::engine::threads::Threads;
-use crate::kernels::{LANES, Level, ROWS, softmax, tile};
+use crate::kernels::{LANES, Level, Line, ROWS, softmax, tile};
 
 /// Queries that one thread takes at a time.
 const CHUNK_QUERIES: usize = 8 * ROWS;
@@ -28,8 +28,8 @@ pub struct Attention {
 
 /// The keys and values of one head, packed; `count` keys of `width` channels.
 struct Head {
-    keys: Vec<[f32; LANES]>,
-    values: Vec<[f32; LANES]>,
+    keys: Vec<Line>,
+    values: Vec<Line>,
     count: usize,
     width: usize,
 }
@@ -55,10 +55,10 @@ impl Attention {
         scores: &mut [Vec<f32>; ROWS],
     ) -> [f32; ROWS] {
         for (at, panel) in head.keys.chunks_exact(head.width).enumerate() {
-            let mut acc = [[0.0; LANES]; ROWS];
+            let mut acc = [Line::ZERO; ROWS];
             tile::accumulate(self.level, queries, panel, &mut acc);
             for (row, sums) in scores.iter_mut().zip(&acc) {
-                row[at * LANES..(at + 1) * LANES].copy_from_slice(sums);
+                row[at * LANES..(at + 1) * LANES].copy_from_slice(&sums.0);
             }
         }
         std::array::from_fn(|r| {
@@ -73,14 +73,14 @@ impl Head {
     /// Packs channels `at .. at + width` of rows that have `channels`.
     fn pack(keys: &[f32], values: &[f32], channels: usize, at: usize, width: usize) -> Self {
         let count = keys.len() / channels;
-        let mut packed = vec![[0.0; LANES]; count.div_ceil(LANES) * width];
+        let mut packed = vec![Line::ZERO; count.div_ceil(LANES) * width];
         for (n, row) in keys.chunks_exact(channels).enumerate() {
             let panel = &mut packed[n / LANES * width..][..width];
             for (line, &key) in panel.iter_mut().zip(&row[at..at + width]) {
                 line[n % LANES] = key;
             }
         }
-        let mut spread = vec![[0.0; LANES]; width.div_ceil(LANES) * count];
+        let mut spread = vec![Line::ZERO; width.div_ceil(LANES) * count];
         for (n, row) in values.chunks_exact(channels).enumerate() {
             for (block, part) in row[at..at + width].chunks(LANES).enumerate() {
                 spread[block * count + n][..part.len()].copy_from_slice(part);
@@ -149,12 +149,12 @@ impl Attention {
             let sums = self.scores(head, first, &rows, &mut scores);
             let weights = std::array::from_fn(|r| &scores[r][..head.count]);
             for (block, panel) in head.values.chunks_exact(head.count).enumerate() {
-                let mut acc = [[0.0; LANES]; ROWS];
+                let mut acc = [Line::ZERO; ROWS];
                 tile::accumulate(self.level, &weights, panel, &mut acc);
                 let wide = LANES.min(head.width - block * LANES);
                 for ((line, mixed), sum) in lines.chunks_exact_mut(channels).zip(&acc).zip(sums) {
                     let out = &mut line[at + block * LANES..][..wide];
-                    out.iter_mut().zip(mixed).for_each(|(out, x)| *out = x / sum);
+                    out.iter_mut().zip(&mixed.0).for_each(|(out, x)| *out = x / sum);
                 }
             }
         }

@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::product::Product;
+use super::winograd::Winograd;
 use super::{Operation, map_of, only};
 use crate::engine::threads::Threads;
 use crate::engine::weights::Weights;
+use crate::kernels::winograd;
 
 /// A convolution; the map may be doubled in height and width on the way in.
 #[derive(Debug)]
@@ -54,9 +56,21 @@ impl Conv2d {
         Ok(room / self.stride[axis] + 1)
     }
 
-    /// Inputs of each output channel: multiplications for one number of the output.
-    pub fn inputs(&self) -> usize {
-        self.product.channels() * self.kernel[0] * self.kernel[1]
+    /// Multiplications for an output of `[pictures, height, width]`.
+    pub fn macs(&self, output: [usize; 3]) -> usize {
+        let each = match self.winograd(output) {
+            Some(winograd) => winograd.macs_per_channel(),
+            None => output.iter().product::<usize>() * self.kernel[0] * self.kernel[1],
+        };
+        each * self.product.channels() * self.product.outputs()
+    }
+
+    /// What a run allocates for an output of `[pictures, height, width]`.
+    pub fn scratch_bytes_of(&self, output: [usize; 3], threads: usize) -> usize {
+        match self.winograd(output) {
+            Some(winograd) => winograd.scratch_bytes(threads),
+            None => self.product.scratch_bytes(output.iter().product(), threads),
+        }
     }
 
     /// The input rows that output rows `rows` are made of, of a map of `height` rows.
@@ -81,15 +95,27 @@ impl Conv2d {
         let [n, h, w, c] = shape;
         let across = self.output_len(1, w).expect("the shape was checked");
         let (there, down) = (input.len() / (n * w * c), output.len() / (n * across * self.product.outputs()));
+        let pixel = |picture: usize, y: Option<usize>, x: Option<usize>| {
+            let y = y.and_then(|y| y.checked_sub(from)).filter(|&y| y < there);
+            y.zip(x).map_or(&self.zeros[..], |(y, x)| &input[((picture * there + y) * w + x) * c..][..c])
+        };
+        if let Some(winograd) = self.winograd([n, down, across]) {
+            return winograd.run(output, threads, |picture, y, x| {
+                pixel(picture, self.source(0, to + y, 0, h), self.source(1, x, 0, w))
+            });
+        }
         self.product.run(output, threads, |row, tap| {
             let (picture, y, x) = (row / (down * across), row / across % down, row % across);
-            let y = self.source(0, to + y, tap / self.kernel[1], h);
-            let x = self.source(1, x, tap % self.kernel[1], w);
-            match (y, x) {
-                (Some(y), Some(x)) => &input[((picture * there + y - from) * w + x) * c..][..c],
-                _ => &self.zeros,
-            }
+            let [y_tap, x_tap] = [tap / self.kernel[1], tap % self.kernel[1]];
+            pixel(picture, self.source(0, to + y, y_tap, h), self.source(1, x, x_tap, w))
         });
+    }
+
+    /// The faster way, where there is one.
+    fn winograd(&self, [pictures, down, across]: [usize; 3]) -> Option<Winograd<'_>> {
+        let fits = self.kernel == [winograd::TAPS; 2] && self.stride == [1; 2];
+        let winograd = Winograd { product: &self.product, pictures, down, across };
+        (fits && winograd.pays()).then_some(winograd)
     }
 
     /// Where a tap reads for an output place; `None` outside of the map, which is `input` long.
@@ -111,8 +137,8 @@ impl Operation for Conv2d {
     }
 
     fn scratch_bytes(&self, inputs: &[&[usize]], threads: usize) -> usize {
-        let rows = self.output_shape(inputs).map_or(0, |shape| shape[..3].iter().product());
-        self.product.scratch_bytes(rows, threads)
+        let shape = self.output_shape(inputs);
+        shape.map_or(0, |shape| self.scratch_bytes_of([shape[0], shape[1], shape[2]], threads))
     }
 
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {

@@ -13,6 +13,7 @@ mod product;
 mod timestep;
 mod tokens;
 mod upsample;
+mod winograd;
 
 use std::fmt::Debug;
 use std::sync::Arc;

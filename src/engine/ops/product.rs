@@ -1,11 +1,13 @@
 //! The product that convolutions and linear layers share: rows of channels times a matrix in the file.
 //!
 //! ```text
-//! for 16 output channels
-//!     for a run of inputs that fits the first-level cache
-//!         dequantise the panel [run][16]
-//!         for six rows at a time
-//!             out[6][16] += rows[6][run] * panel
+//! for 64 output channels
+//!     for a run of inputs whose panels fit the first-level cache, one at a time
+//!         dequantise four panels [run][16]
+//!         for rows that fit the second-level cache
+//!             for each panel
+//!                 for six rows at a time
+//!                     out[6][16] += rows[6][run] * panel
 //! ```
 //! A convolution is a product with `kh * kw` taps: each tap has its own row for an output pixel, which the
 //! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panel.
@@ -15,10 +17,14 @@ use std::ops::Range;
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, Vector};
 use crate::kernels::dequantise::GROUP;
-use crate::kernels::{LANES, Level, ROWS, tile};
+use crate::kernels::{LANES, Level, Line, ROWS, tile};
 
 /// Inputs in a panel: 256 rows of 16 floats are 16 KiB, half of a first-level cache.
 const RUN: usize = 256;
+/// Panels that are filled together: their rows are read once for all of them.
+const PANELS: usize = 4;
+/// Rows that all panels pass over before the next: with 256 inputs of each, 96 KiB.
+const PASS_ROWS: usize = 16 * ROWS;
 /// Output rows that one thread takes at a time.
 const CHUNK_ROWS: usize = 32 * ROWS;
 /// With fewer rows than this, threads share out the output channels instead.
@@ -61,9 +67,28 @@ impl Product {
         self.matrix.inputs() / self.taps
     }
 
+    /// The instruction set that is used.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The weights of outputs `first .. first + 16` for the inputs from `start` on; `first` is a multiple of 16, `start` of 4.
+    pub fn panel(&self, first: usize, start: usize, panel: &mut [Line]) {
+        self.matrix.panel(self.level, first, start, panel);
+    }
+
+    /// The bias of outputs `first .. first + 16`, zeros where there is none.
+    pub fn bias(&self, first: usize) -> Line {
+        let mut line = Line::ZERO;
+        if let Some(bias) = &self.bias {
+            line.iter_mut().zip(&bias.values()[first..]).for_each(|(line, bias)| *line = *bias);
+        }
+        line
+    }
+
     /// What a run over `rows` rows allocates: a panel for each thread, where the rows lie, and the columns side by side.
     pub fn scratch_bytes(&self, rows: usize, threads: usize) -> usize {
-        let panels = threads * RUN.max(self.longest_step()) * size_of::<[f32; LANES]>();
+        let panels = threads * PANELS * RUN.max(self.longest_step()) * size_of::<Line>();
         let by_columns = threads > 1 && rows <= FEW_ROWS;
         let (found, columns) = match by_columns {
             true => (rows, self.outputs().next_multiple_of(LANES) * rows * size_of::<f32>()),
@@ -84,8 +109,9 @@ impl Product {
         if rows > FEW_ROWS || threads.count() == 1 {
             threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, chunk| {
                 let found = self.find(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, &row);
-                for first in (0..outputs).step_by(LANES) {
-                    self.columns(first, &found, chunk, outputs, first);
+                for first in (0..outputs).step_by(PANELS * LANES) {
+                    let width = outputs.min(first + PANELS * LANES) - first;
+                    self.columns(first, &found, chunk, first..first + width);
                 }
             });
         } else {
@@ -105,49 +131,80 @@ impl Product {
     fn run_by_columns(&self, found: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let outputs = self.outputs();
         let rows = output.len() / outputs;
-        let mut blocks = vec![0.0; outputs.div_ceil(LANES) * rows * LANES];
-        threads.for_each_chunk(&mut blocks, rows * LANES, |at, block| {
-            self.columns(at * LANES, found, block, LANES, 0);
+        let panels = self.panels_of_thread(threads.count());
+        let mut blocks = vec![0.0; outputs.div_ceil(LANES) * LANES * rows];
+        threads.for_each_chunk(&mut blocks, panels * LANES * rows, |at, block| {
+            let columns = 0..block.len() / rows;
+            self.columns(at * panels * LANES, found, block, columns);
         });
-        for (at, block) in blocks.chunks_exact(rows * LANES).enumerate() {
-            let width = LANES.min(outputs - at * LANES);
-            for (line, sums) in output.chunks_exact_mut(outputs).zip(block.as_chunks::<LANES>().0) {
-                line[at * LANES..][..width].copy_from_slice(&sums[..width]);
+        threads.for_each_chunk(output, outputs, |row, line| {
+            for (channels, block) in line.chunks_mut(panels * LANES).zip(blocks.chunks(panels * LANES * rows))
+            {
+                let width = block.len() / rows;
+                channels.copy_from_slice(&block[row * width..][..channels.len()]);
+            }
+        });
+    }
+
+    /// As many as leave every thread something to do, and none much more than others.
+    fn panels_of_thread(&self, threads: usize) -> usize {
+        (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, PANELS)
+    }
+
+    /// Output channels from `first` on of the rows of `chunk`, which are wanted in its `columns`; `found` has their inputs.
+    fn columns(&self, first: usize, found: &[&[f32]], chunk: &mut [f32], columns: Range<usize>) {
+        let lines = found.len() / self.taps;
+        let stride = chunk.len() / lines;
+        self.begin(first, chunk, stride, &columns);
+        let panel_len = RUN.max(self.longest_step());
+        let mut panels = vec![Line::ZERO; PANELS.min(columns.len().div_ceil(LANES)) * panel_len];
+        for step in self.steps() {
+            let start = step.taps.start * self.channels() + step.channels.start;
+            let len = (step.taps.len() - 1) * self.channels() + step.channels.len();
+            for (panel, first) in panels.chunks_exact_mut(panel_len).zip((first..).step_by(LANES)) {
+                self.panel(first, start, &mut panel[..len]);
+            }
+            for line in (0..lines).step_by(PASS_ROWS) {
+                let pass = line..lines.min(line + PASS_ROWS);
+                for (panel, column) in panels.chunks_exact(panel_len).zip(columns.clone().step_by(LANES)) {
+                    let columns = column..columns.end.min(column + LANES);
+                    self.pass(&step, &panel[..len], found, pass.clone(), chunk, &columns);
+                }
             }
         }
     }
 
-    /// Output channels `first .. first + 16` of the rows of `chunk`, which has `stride` numbers a row and
-    /// wants them from `column` on; `found` has their inputs.
-    fn columns(&self, first: usize, found: &[&[f32]], chunk: &mut [f32], stride: usize, column: usize) {
-        let width = LANES.min(self.outputs() - first).min(stride - column);
-        self.begin(first, chunk, stride, column, width);
-        let mut panel = vec![[0.0; LANES]; RUN.max(self.longest_step())];
-        for step in self.steps() {
-            let channels = self.channels();
-            let len = (step.taps.len() - 1) * channels + step.channels.len();
-            let panel = &mut panel[..len];
-            self.matrix.panel(self.level, first, step.taps.start * channels + step.channels.start, panel);
-            let lines = chunk.len() / stride;
-            for line in (0..lines).step_by(ROWS) {
-                let count = ROWS.min(lines - line);
-                let mut acc = load(&chunk[line * stride..], stride, column, width, count);
-                for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
-                    let inputs = &found[tap * lines + line..][..count];
-                    let rows = std::array::from_fn(|r| &inputs[r.min(count - 1)][step.channels.clone()]);
-                    tile::accumulate(self.level, &rows, panel, &mut acc);
-                }
-                store(&acc, &mut chunk[line * stride..], stride, column, width, count);
+    /// Adds the products of some rows with a panel to their sums.
+    fn pass(
+        &self,
+        step: &Step,
+        panel: &[Line],
+        found: &[&[f32]],
+        rows: Range<usize>,
+        chunk: &mut [f32],
+        columns: &Range<usize>,
+    ) {
+        let lines = found.len() / self.taps;
+        let stride = chunk.len() / lines;
+        for line in rows.clone().step_by(ROWS) {
+            let count = ROWS.min(rows.end - line);
+            let sums = &mut chunk[line * stride..][..count * stride];
+            let mut acc = load(sums, stride, columns);
+            for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
+                let inputs = &found[tap * lines + line..][..count];
+                let rows = std::array::from_fn(|r| &inputs[r.min(count - 1)][step.channels.clone()]);
+                tile::accumulate(self.level, &rows, panel, &mut acc);
             }
+            store(&acc, sums, stride, columns);
         }
     }
 
     /// Puts the bias where the sums will be.
-    fn begin(&self, first: usize, chunk: &mut [f32], stride: usize, column: usize, width: usize) {
+    fn begin(&self, first: usize, chunk: &mut [f32], stride: usize, columns: &Range<usize>) {
         let Some(bias) = &self.bias else { return };
-        let bias = &bias.values()[first..first + width];
+        let bias = &bias.values()[first..self.outputs().min(first + columns.len())];
         for line in chunk.chunks_exact_mut(stride) {
-            line[column..column + width].copy_from_slice(bias);
+            line[columns.start..][..bias.len()].copy_from_slice(bias);
         }
     }
 
@@ -171,16 +228,23 @@ impl Product {
     }
 }
 
-fn load(lines: &[f32], stride: usize, column: usize, width: usize, count: usize) -> tile::Tile {
-    let mut acc = [[0.0; LANES]; ROWS];
-    for (sums, line) in acc.iter_mut().zip(lines.chunks(stride)).take(count) {
-        sums[..width].copy_from_slice(&line[column..column + width]);
+/// The sums in some columns of at most six lines.
+fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
+    let mut acc = [Line::ZERO; ROWS];
+    for (sums, line) in acc.iter_mut().zip(lines.chunks(stride)) {
+        match line[columns.clone()].as_array() {
+            Some(all) => *sums = Line(*all),
+            None => sums[..columns.len()].copy_from_slice(&line[columns.clone()]),
+        }
     }
     acc
 }
 
-fn store(acc: &tile::Tile, lines: &mut [f32], stride: usize, column: usize, width: usize, count: usize) {
-    for (sums, line) in acc.iter().zip(lines.chunks_mut(stride)).take(count) {
-        line[column..column + width].copy_from_slice(&sums[..width]);
+fn store(acc: &tile::Tile, lines: &mut [f32], stride: usize, columns: &Range<usize>) {
+    for (sums, line) in acc.iter().zip(lines.chunks_mut(stride)) {
+        match line[columns.clone()].as_mut_array() {
+            Some(all) => *all = sums.0,
+            None => line[columns.clone()].copy_from_slice(&sums[..columns.len()]),
+        }
     }
 }

@@ -17,6 +17,8 @@ pub struct Network {
     pub nodes: Vec<Member>,
     /// Of every value: `[height, width, channels]`.
     pub shapes: Vec<[usize; 3]>,
+    /// The threads that it is planned for.
+    threads: usize,
 }
 
 /// An operation and the values that it reads.
@@ -44,12 +46,17 @@ pub enum RowOp {
 }
 
 impl Network {
-    /// Builds a region over weights, given maps of these shapes.
+    /// Builds a region over weights, given maps of these shapes, to be worked through by so many threads.
     ///
     /// # Errors
     /// The node's name and a sentence, if one does not fit its weights or inputs.
-    pub fn new(region: &[Node], weights: &Weights, given: &[[usize; 3]]) -> Result<Self, (String, String)> {
-        let mut network = Self { given: given.len(), nodes: Vec::new(), shapes: given.to_vec() };
+    pub fn new(
+        region: &[Node],
+        weights: &Weights,
+        given: &[[usize; 3]],
+        threads: usize,
+    ) -> Result<Self, (String, String)> {
+        let mut network = Self { given: given.len(), nodes: Vec::new(), shapes: given.to_vec(), threads };
         for node in region {
             let refuse = |reason: String| (node.name.clone(), reason);
             let op = RowOp::new(&node.op, weights).map_err(refuse)?;
@@ -90,14 +97,33 @@ impl Network {
         }
     }
 
-    /// Multiplications that a row of a value takes, those of products only.
-    pub fn row_macs(&self, value: usize) -> u64 {
-        let each = match &self.maker(value).op {
-            RowOp::Conv(conv) => conv.inputs(),
-            RowOp::Linear(linear) => linear.inputs(),
+    /// Multiplications that so many rows of a value take, those of products only.
+    pub fn macs(&self, value: usize, rows: usize) -> u64 {
+        let [_, width, channels] = self.shapes[value];
+        (match &self.maker(value).op {
+            RowOp::Conv(conv) => conv.macs([1, rows, width]),
+            RowOp::Linear(linear) => rows * width * channels * linear.inputs(),
             RowOp::Norm(_) | RowOp::Upsample(_) | RowOp::Pointwise(_) => 0,
-        };
-        (self.row_len(value) * each) as u64
+        }) as u64
+    }
+
+    /// Bytes that are allocated to compute so many rows of a value, beside them and what they are made of.
+    pub fn scratch_bytes(&self, value: usize, rows: usize) -> usize {
+        let member = self.maker(value);
+        match &member.op {
+            RowOp::Conv(conv) => conv.scratch_bytes_of([1, rows, self.shapes[value][1]], self.threads),
+            RowOp::Upsample(_) => (rows + 2) * self.row_len(value) * size_of::<f32>(),
+            RowOp::Linear(_) | RowOp::Norm(_) | RowOp::Pointwise(_) => {
+                let shapes: Vec<_> = member.inputs.iter().map(|&input| self.some_rows(input, rows)).collect();
+                let shapes: Vec<&[usize]> = shapes.iter().map(<[usize; 4]>::as_slice).collect();
+                member.op.operation().scratch_bytes(&shapes, self.threads)
+            }
+        }
+    }
+
+    fn some_rows(&self, value: usize, rows: usize) -> [usize; 4] {
+        let [_, width, channels] = self.shapes[value];
+        [1, rows, width, channels]
     }
 
     /// Whether a normalisation reads the value.
@@ -123,10 +149,6 @@ impl Network {
             &values[(read.start - first) * row_len..][..read.len() * row_len]
         });
         let inputs: Vec<&[f32]> = trimmed.collect();
-        let some_rows = |value: usize, count: usize| {
-            let [_, width, channels] = self.shapes[value];
-            [1, count, width, channels]
-        };
         match &member.op {
             RowOp::Conv(conv) => {
                 conv.run_rows(
@@ -141,13 +163,13 @@ impl Network {
             }
             RowOp::Linear(_) | RowOp::Pointwise(_) => {
                 let shapes: Vec<_> =
-                    member.inputs.iter().map(|&input| some_rows(input, rows.len())).collect();
+                    member.inputs.iter().map(|&input| self.some_rows(input, rows.len())).collect();
                 let shapes: Vec<&[usize]> = shapes.iter().map(<[usize; 4]>::as_slice).collect();
                 member.op.operation().run(&shapes, &inputs, output, threads);
             }
             RowOp::Upsample(op) => {
                 let mut doubled = vec![0.0; 2 * read.len() * self.row_len(value)];
-                op.run(&[&some_rows(member.inputs[0], read.len())], &inputs, &mut doubled, threads);
+                op.run(&[&self.some_rows(member.inputs[0], read.len())], &inputs, &mut doubled, threads);
                 let start = (rows.start - 2 * read.start) * self.row_len(value);
                 output.copy_from_slice(&doubled[start..][..output.len()]);
             }

@@ -105,10 +105,10 @@ impl Pass {
             for step in &self.steps {
                 let inputs = network.inputs(step.value).iter();
                 held.extend(inputs.filter(|&&input| self.is_copied(network, input, half)));
-                let is_upsample = matches!(network.maker(step.value).op, RowOp::Upsample(_));
-                let own = bytes(step.value) * if is_upsample { 2 } else { 1 };
+                let rows = needs[step.value].len();
+                let own = bytes(step.value) + network.scratch_bytes(step.value, rows);
                 peak = peak.max(carried + own + held.iter().map(|&v| bytes(v)).sum::<usize>());
-                macs += (needs[step.value].len() as u64 * network.row_macs(step.value)) as f64;
+                macs += network.macs(step.value, rows) as f64;
                 held.insert(step.value);
                 step.frees.iter().for_each(|free| _ = held.remove(free));
             }
@@ -176,7 +176,7 @@ fn worth_keeping(network: &Network) -> BTreeSet<usize> {
     let mut heavy = vec![false; network.shapes.len()];
     for (at, node) in network.nodes.iter().enumerate() {
         let value = network.given + at;
-        heavy[value] = network.row_macs(value) > 0 || node.inputs.iter().any(|&input| heavy[input]);
+        heavy[value] = network.macs(value, 1) > 0 || node.inputs.iter().any(|&input| heavy[input]);
         let readers = network.nodes.iter().filter(|reader| reader.inputs.contains(&value)).count();
         if heavy[value] && readers + usize::from(network.is_normalised(value)) > 1 {
             kept.insert(value);

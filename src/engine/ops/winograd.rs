@@ -1,0 +1,185 @@
+//! A 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3), which takes a quarter of the multiplications.
+//!
+//! ```text
+//! for a band of tiles of 4x4 outputs
+//!     turn the inputs of each tile                    V[tile][36][channels]
+//!     for 16 output channels
+//!         for a run of channels
+//!             dequantise nine taps, turn them         U[36][run][16]
+//!             for six tiles at a time, 36 times
+//!                 M[36][tiles][16] += V * U
+//!         turn M back, add the bias                   blocks[16 channels][tile][16]
+//!     bring the blocks together
+//! ```
+//! Weights are turned anew for every band, so a band has enough tiles for that not to matter. Threads share out the tiles,
+//! then the output channels, then the rows; what is computed does not depend on how many there are.
+
+use std::ops::Range;
+
+use super::product::Product;
+use crate::engine::threads::Threads;
+use crate::kernels::winograd::{self, INPUTS, OUTPUTS, PLACES, STEP, TAPS};
+use crate::kernels::{LANES, Line, ROWS, tile};
+
+/// Channels whose weights are turned together: 36 panels of 64 lines are 144 KiB, which stay in a second-level cache.
+const RUN: usize = 64;
+/// Tiles of a band, if that is not less than a row of them.
+const TILES: usize = 64;
+/// What follows a run of numbers that would otherwise be a power of two long, so that neighbours do not fall into the same
+/// set of a cache.
+const GAP: usize = LANES;
+/// What turning weights costs, in multiplications of a number by a panel.
+const TURNING: usize = 140;
+
+/// A convolution of some rows of maps.
+pub struct Winograd<'a> {
+    /// The weights.
+    pub product: &'a Product,
+    /// How many maps there are.
+    pub pictures: usize,
+    /// Output rows of each.
+    pub down: usize,
+    /// Outputs of a row.
+    pub across: usize,
+}
+
+impl Winograd<'_> {
+    /// Whether this is cheaper than multiplying every tap.
+    pub fn pays(&self) -> bool {
+        let direct = TAPS * TAPS * self.pictures * self.down * self.across;
+        self.product.channels().is_multiple_of(STEP) && self.macs_per_channel() < direct
+    }
+
+    /// Multiplications for each input and output channel, or what takes as long.
+    pub fn macs_per_channel(&self) -> usize {
+        let tiles = self.pictures * self.tiles_down() * self.tiles_across();
+        PLACES * tiles.next_multiple_of(ROWS) + tiles.div_ceil(self.tiles_of_band()) * TURNING
+    }
+
+    /// What [`Winograd::run`] allocates.
+    pub fn scratch_bytes(&self, threads: usize) -> usize {
+        let tiles = self.tiles_of_band();
+        let turned = tiles * self.tile_len() * size_of::<f32>();
+        let outputs = self.product.outputs().div_ceil(LANES) * tiles * OUTPUTS * OUTPUTS;
+        let of_thread = TAPS * TAPS * RUN + PLACES * (RUN + 1) + PLACES * (tiles.next_multiple_of(ROWS) + 1);
+        turned + (outputs + threads * of_thread) * size_of::<Line>()
+    }
+
+    /// `output`: `[pictures, down, across, outputs]`; `pixel(picture, y, x)` is what the first tap of that output reads, and
+    /// is asked beyond the last output for what the other taps read.
+    pub fn run<'b>(
+        &self,
+        output: &mut [f32],
+        threads: &Threads,
+        pixel: impl Fn(usize, usize, usize) -> &'b [f32] + Sync + Send,
+    ) {
+        let row = self.across * self.product.outputs();
+        let rows = self.pictures * self.tiles_down();
+        let rows_of_band = self.tiles_of_band() / self.tiles_across();
+        let mut turned = vec![0.0; self.tiles_of_band() * self.tile_len()];
+        let mut rest = output;
+        for first in (0..rows).step_by(rows_of_band) {
+            let band = first..rows.min(first + rows_of_band);
+            let tiles = band.len() * self.tiles_across();
+            let turned = &mut turned[..tiles * self.tile_len()];
+            threads.for_each_chunk(turned, self.tile_len(), |at, turned| {
+                let (picture, y, x) =
+                    self.place(band.start + at / self.tiles_across(), at % self.tiles_across());
+                let pixels = std::array::from_fn(|i| pixel(picture, y + i / INPUTS, x + i % INPUTS));
+                winograd::input(self.product.level(), &pixels, turned);
+            });
+            let mut blocks =
+                vec![Line::ZERO; self.product.outputs().div_ceil(LANES) * tiles * OUTPUTS * OUTPUTS];
+            threads.for_each_chunk(&mut blocks, tiles * OUTPUTS * OUTPUTS, |at, block| {
+                self.columns(at * LANES, turned, block);
+            });
+            let count: usize = band.clone().map(|tiles| self.rows_of(tiles)).sum();
+            let (done, others) = std::mem::take(&mut rest).split_at_mut(count * row);
+            rest = others;
+            self.gather(&band, &blocks, done, threads);
+        }
+    }
+
+    fn tiles_down(&self) -> usize {
+        self.down.div_ceil(OUTPUTS)
+    }
+
+    fn tiles_across(&self) -> usize {
+        self.across.div_ceil(OUTPUTS)
+    }
+
+    /// Whole rows of tiles, those that there are.
+    fn tiles_of_band(&self) -> usize {
+        let rows = (TILES / self.tiles_across()).clamp(1, self.pictures * self.tiles_down());
+        rows * self.tiles_across()
+    }
+
+    /// Numbers that a tile is turned into.
+    fn tile_len(&self) -> usize {
+        PLACES * (self.product.channels() + GAP)
+    }
+
+    /// The picture of a tile, and its first output.
+    fn place(&self, row: usize, column: usize) -> (usize, usize, usize) {
+        (row / self.tiles_down(), row % self.tiles_down() * OUTPUTS, column * OUTPUTS)
+    }
+
+    /// How many output rows a row of tiles makes.
+    fn rows_of(&self, row: usize) -> usize {
+        OUTPUTS.min(self.down - row % self.tiles_down() * OUTPUTS)
+    }
+
+    /// Output channels `first .. first + 16` of the tiles of a band.
+    fn columns(&self, first: usize, turned: &[f32], block: &mut [Line]) {
+        let (level, channels) = (self.product.level(), self.product.channels());
+        let tiles: Vec<&[f32]> = turned.chunks_exact(self.tile_len()).collect();
+        let (place_len, stride) = (channels + GAP, tiles.len().next_multiple_of(ROWS) + 1);
+        let mut sums = vec![Line::ZERO; PLACES * stride];
+        let run = channels.div_ceil(channels.div_ceil(RUN)).next_multiple_of(STEP);
+        let mut taps = vec![Line::ZERO; TAPS * TAPS * run];
+        let mut panels = vec![Line::ZERO; PLACES * (run + 1)];
+        for start in (0..channels).step_by(run) {
+            let len = run.min(channels - start);
+            for (tap, panel) in taps.chunks_exact_mut(run).enumerate() {
+                self.product.panel(first, tap * channels + start, &mut panel[..len]);
+            }
+            let nine = std::array::from_fn(|tap| &taps[tap * run..][..len]);
+            winograd::weights(level, &nine, &mut panels);
+            for (place, sums) in sums.chunks_exact_mut(stride).enumerate() {
+                let panel = &panels[place * (run + 1)..][..len];
+                let at = place * place_len + start;
+                for (six, acc) in tiles.chunks(ROWS).zip(sums.as_chunks_mut().0) {
+                    let rows = std::array::from_fn(|r| &six[r.min(six.len() - 1)][at..at + len]);
+                    tile::accumulate(level, &rows, panel, acc);
+                }
+            }
+        }
+        let bias = self.product.bias(first);
+        for (at, outputs) in block.as_chunks_mut().0.iter_mut().enumerate() {
+            winograd::output(level, &sums[at..], stride, &bias, outputs);
+        }
+    }
+
+    /// Brings the blocks of a band together into rows.
+    fn gather(&self, band: &Range<usize>, blocks: &[Line], output: &mut [f32], threads: &Threads) {
+        let outputs = self.product.outputs();
+        let block_len = band.len() * self.tiles_across() * OUTPUTS * OUTPUTS;
+        // Where the rows of a band start: it may hold the last, shorter tiles of a picture.
+        let starts: Vec<usize> = band
+            .clone()
+            .enumerate()
+            .flat_map(|(at, row)| {
+                (0..self.rows_of(row))
+                    .map(move |y| at * self.tiles_across() * OUTPUTS * OUTPUTS + y * OUTPUTS)
+            })
+            .collect();
+        threads.for_each_chunk(output, self.across * outputs, |row, line| {
+            for (x, pixel) in line.chunks_exact_mut(outputs).enumerate() {
+                let at = starts[row] + x / OUTPUTS * OUTPUTS * OUTPUTS + x % OUTPUTS;
+                for (block, channels) in pixel.chunks_mut(LANES).enumerate() {
+                    channels.copy_from_slice(&blocks[block * block_len + at][..channels.len()]);
+                }
+            }
+        });
+    }
+}

@@ -6,6 +6,7 @@
 #![warn(missing_docs, clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod allocator;
 pub mod bundle;
 pub mod cli;
 pub mod client;

@@ -113,7 +113,8 @@ impl Conv2d {
 
     /// The faster way, where there is one.
     fn winograd(&self, [pictures, down, across]: [usize; 3]) -> Option<Winograd<'_>> {
-        let fits = self.kernel == [winograd::TAPS; 2] && self.stride == [1; 2];
+        let is_empty = pictures * down * across == 0;
+        let fits = !is_empty && self.kernel == [winograd::TAPS; 2] && self.stride == [1; 2];
         let winograd = Winograd { product: &self.product, pictures, down, across };
         (fits && winograd.pays()).then_some(winograd)
     }

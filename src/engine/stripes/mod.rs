@@ -28,7 +28,7 @@ use map::{Map, zeros};
 pub use network::Network;
 use network::RowOp;
 pub use region::{Parts, divide};
-use schedule::{Pass, Step};
+use schedule::{Pass, Rows, Step};
 pub use schedule::{Schedule, fit};
 
 /// Why a region was not worked through.
@@ -51,9 +51,9 @@ struct Run<'a> {
     sums: BTreeMap<usize, Vec<[f64; 2]>>,
 }
 
-/// Rows of the map that is being written over, as they were: behind the stripe in hand only these are left.
+/// Rows of a value, as they were in the stripe before: of the map that is being written over, or of what was computed on
+/// the way and is needed again.
 struct Carry {
-    value: usize,
     first: usize,
     rows: Vec<f32>,
 }
@@ -88,26 +88,31 @@ impl Run<'_> {
         }
         let channels = network.shapes[target][2];
         let mut sums = vec![[0.0; 2]; if network.is_normalised(target) { channels } else { 0 }];
-        let mut carry = None;
+        let mut carried = BTreeMap::new();
         let stripes: Vec<_> = pass.stripes(network).collect();
+        let mut rows = pass.rows(network, &stripes[0], None);
         for (at, stripe) in stripes.iter().enumerate() {
             self.pulse.beat()?;
-            let needs = pass.needs(network, stripe);
-            let rows = self.stripe(pass, &needs, carry.as_ref(), &affines)?;
+            let next = stripes.get(at + 1).map(|next| pass.rows(network, next, Some(stripe)));
+            let mut leave = BTreeMap::new();
+            let made = self.stripe(pass, &rows, next.as_deref(), &carried, &mut leave, &affines)?;
             if !sums.is_empty() {
-                let more = channel_sums(&rows, channels, self.threads);
+                let more = channel_sums(&made, channels, self.threads);
                 sums.iter_mut().flatten().zip(more.iter().flatten()).for_each(|(sum, more)| *sum += more);
             }
-            if !pass.keep {
-                continue;
+            if pass.keep {
+                // It was computed, so that nothing is copied here.
+                let made = made.into_owned();
+                if let (Some(over), Some(next)) = (pass.over, &next) {
+                    let first = next[over].held.start.min(stripe.end);
+                    let behind = self.read(over, &(first..stripe.end), carried.get(&over))?.into_owned();
+                    leave.insert(over, Carry { first, rows: behind });
+                }
+                let place = pass.over.unwrap_or(target);
+                self.maps.get_mut(&place).expect("it is there").write(stripe.start, &made, self.threads);
             }
-            // It was computed, so that nothing is copied here.
-            let rows = rows.into_owned();
-            if let (Some(over), Some(next)) = (pass.over, stripes.get(at + 1)) {
-                carry = Some(self.carry(over, pass.needs(network, next)[over].start, stripe.end, carry)?);
-            }
-            let place = pass.over.unwrap_or(target);
-            self.maps.get_mut(&place).expect("it is there").write(stripe.start, &rows, self.threads);
+            carried = leave;
+            rows = next.unwrap_or_default();
         }
         if let Some(map) = pass.over.and_then(|over| self.maps.remove(&over)) {
             self.maps.insert(target, map);
@@ -128,35 +133,50 @@ impl Run<'_> {
         pass.steps.iter().filter_map(affine).collect()
     }
 
-    /// The rows of the target that `needs` asks for.
+    /// The rows of the target that a stripe makes, from what was `carried` into it; what the `next` one needs of this one is
+    /// left behind.
     fn stripe(
         &self,
         pass: &Pass,
-        needs: &[Range<usize>],
-        carry: Option<&Carry>,
+        rows: &[Rows],
+        next: Option<&[Rows]>,
+        carried: &BTreeMap<usize, Carry>,
+        leave: &mut BTreeMap<usize, Carry>,
         affines: &BTreeMap<usize, Affine>,
     ) -> Result<Cow<'_, [f32]>, TryReserveError> {
         let mut held: BTreeMap<usize, Cow<[f32]>> = BTreeMap::new();
         for Step { value, frees } in &pass.steps {
-            let rows = &needs[*value];
-            let inputs = self.network.inputs(*value);
-            for &input in inputs {
-                if let Entry::Vacant(place) = held.entry(input) {
-                    place.insert(self.read(input, &needs[input], carry)?);
-                }
+            let value = *value;
+            let Rows { held: own, fresh } = &rows[value];
+            let row_len = self.network.row_len(value);
+            let mut output = zeros(own.len() * row_len, 0.0)?;
+            let (known, computed) = output.split_at_mut((fresh.start - own.start) * row_len);
+            if !known.is_empty() {
+                carried[&value].copy(own.start, row_len, known);
             }
-            let mut output = zeros(rows.len() * self.network.row_len(*value), 0.0)?;
-            let read: Vec<(usize, &[f32])> =
-                inputs.iter().map(|input| (needs[*input].start, &*held[input])).collect();
-            self.network.run_rows(*value, rows, &read, affines.get(value), &mut output, self.threads);
-            held.insert(*value, Cow::Owned(output));
+            let inputs = self.network.inputs(value);
+            if !fresh.is_empty() {
+                for &input in inputs {
+                    if let Entry::Vacant(place) = held.entry(input) {
+                        place.insert(self.read(input, &rows[input].held, carried.get(&input))?);
+                    }
+                }
+                let read: Vec<(usize, &[f32])> =
+                    inputs.iter().map(|input| (rows[*input].held.start, &*held[input])).collect();
+                self.network.run_rows(value, fresh, &read, affines.get(&value), computed, self.threads);
+            }
+            if let Some(first) = next.map(|next| next[value].held.start).filter(|first| own.contains(first)) {
+                let behind = output[(first - own.start) * row_len..].to_vec();
+                leave.insert(value, Carry { first, rows: behind });
+            }
+            held.insert(value, Cow::Owned(output));
             for free in frees {
                 held.remove(free);
             }
         }
         match held.remove(&pass.target) {
-            Some(rows) => Ok(rows),
-            None => self.read(pass.target, &needs[pass.target], carry),
+            Some(made) => Ok(made),
+            None => self.read(pass.target, &rows[pass.target].held, carried.get(&pass.target)),
         }
     }
 
@@ -168,30 +188,20 @@ impl Run<'_> {
         carry: Option<&Carry>,
     ) -> Result<Cow<'_, [f32]>, TryReserveError> {
         let map = &self.maps[&value];
-        let Some(carry) = carry.filter(|carry| carry.value == value) else {
-            return map.read(rows.clone(), self.threads);
-        };
+        let Some(carry) = carry else { return map.read(rows.clone(), self.threads) };
         let row_len = self.network.row_len(value);
         let written = carry.first + carry.rows.len() / row_len;
         let mut all = zeros(rows.len() * row_len, 0.0)?;
-        let behind = written.saturating_sub(rows.start) * row_len;
-        let start = (rows.start.min(written) - carry.first) * row_len;
-        all[..behind].copy_from_slice(&carry.rows[start..][..behind]);
-        let rest = map.read(rows.start.max(written)..rows.end, self.threads)?;
-        all[behind..].copy_from_slice(&rest);
+        let (behind, ahead) = all.split_at_mut(written.saturating_sub(rows.start) * row_len);
+        carry.copy(rows.start.min(written), row_len, behind);
+        ahead.copy_from_slice(&map.read(rows.start.max(written)..rows.end, self.threads)?);
         Ok(Cow::Owned(all))
     }
+}
 
-    /// The rows of the map being written over, up to `end`, of which the next stripe reads those from `next` on.
-    fn carry(
-        &self,
-        value: usize,
-        next: usize,
-        end: usize,
-        carry: Option<Carry>,
-    ) -> Result<Carry, TryReserveError> {
-        let first = next.min(end);
-        let rows = self.read(value, &(first..end), carry.as_ref())?.into_owned();
-        Ok(Carry { value, first, rows })
+impl Carry {
+    /// Fills `rows` with those from row `first` on.
+    fn copy(&self, first: usize, row_len: usize, rows: &mut [f32]) {
+        rows.copy_from_slice(&self.rows[(first - self.first) * row_len..][..rows.len()]);
     }
 }

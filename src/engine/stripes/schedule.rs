@@ -54,6 +54,15 @@ pub struct Pass {
     pub rows: usize,
 }
 
+/// The rows of a value that a stripe works with.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// Those that are there while something reads them.
+    pub held: Range<usize>,
+    /// Those of them that are computed, at the end; the others are left from the stripe before.
+    pub fresh: Range<usize>,
+}
+
 /// The computation of some rows of a value.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -64,22 +73,31 @@ pub struct Step {
 }
 
 impl Pass {
-    /// The rows of each value that a stripe takes; none of those that it does not read.
-    pub fn needs(&self, network: &Network, stripe: &Range<usize>) -> Vec<Range<usize>> {
-        let mut needs = vec![0..0; network.shapes.len()];
-        needs[self.target] = stripe.clone();
+    /// The rows of each value that a stripe works with, none of those that it does not; `before` is the stripe before it,
+    /// from which it has what that computed already.
+    pub fn rows(&self, network: &Network, stripe: &Range<usize>, before: Option<&Range<usize>>) -> Vec<Rows> {
+        let done = before.map(|before| self.rows(network, before, None));
+        let mut rows = vec![Rows::default(); network.shapes.len()];
+        rows[self.target].held = stripe.clone();
         for step in self.steps.iter().rev() {
-            let read = network.rows_read(step.value, &needs[step.value]);
+            let held = rows[step.value].held.clone();
+            let done = done.as_ref().map_or(0, |done| done[step.value].held.end);
+            let fresh = held.start.max(done).min(held.end)..held.end;
+            rows[step.value].fresh = fresh.clone();
+            if fresh.is_empty() {
+                continue;
+            }
+            let read = network.rows_read(step.value, &fresh);
             for &input in network.inputs(step.value) {
-                let need = &mut needs[input];
-                *need = if need.start == need.end {
+                let held = &mut rows[input].held;
+                *held = if held.start == held.end {
                     read.clone()
                 } else {
-                    need.start.min(read.start)..need.end.max(read.end)
+                    held.start.min(read.start)..held.end.max(read.end)
                 };
             }
         }
-        needs
+        rows
     }
 
     /// The stripes, from top to bottom.
@@ -94,21 +112,30 @@ impl Pass {
         let stripes: Vec<_> = self.stripes(network).collect();
         let (middle, last) = (stripes.len() / 2, stripes.len() - 1);
         let (mut peak, mut row_macs) = (0, 0.0f64);
-        for stripe in [0, middle, (middle + 1).min(last), last].map(|at| stripes[at].clone()) {
-            let needs = self.needs(network, &stripe);
-            let bytes = |value: usize| needs[value].len() * network.row_len(value) * size_of::<f32>();
+        for at in [0, middle, (middle + 1).min(last), last] {
+            let stripe = &stripes[at];
+            let rows = self.rows(network, stripe, at.checked_sub(1).map(|before| &stripes[before]));
+            let bytes = |value: usize, rows: usize| rows * network.row_len(value) * size_of::<f32>();
             // What was carried for this stripe, and what is carried for the next.
-            let carried = |over: usize| needs[over].start.abs_diff(stripe.start) * network.row_len(over) * 2;
-            let carried = self.over.map_or(0, carried) * size_of::<f32>();
+            let mut carried = 0;
+            if let Some(over) = self.over {
+                carried += 2 * bytes(over, rows[over].held.start.abs_diff(stripe.start));
+            }
+            for step in &self.steps {
+                let Rows { held, fresh } = &rows[step.value];
+                carried += 2 * bytes(step.value, fresh.start - held.start);
+            }
             let mut held: BTreeSet<usize> = BTreeSet::new();
             let mut macs = 0.0;
             for step in &self.steps {
                 let inputs = network.inputs(step.value).iter();
                 held.extend(inputs.filter(|&&input| self.is_copied(network, input, half)));
-                let rows = needs[step.value].len();
-                let own = bytes(step.value) + network.scratch_bytes(step.value, rows);
-                peak = peak.max(carried + own + held.iter().map(|&v| bytes(v)).sum::<usize>());
-                macs += network.macs(step.value, rows) as f64;
+                let Rows { held: own, fresh } = &rows[step.value];
+                let own =
+                    bytes(step.value, own.len()) + network.scratch_bytes(step.value, fresh.len().max(1));
+                let others = held.iter().map(|&v| bytes(v, rows[v].held.len())).sum::<usize>();
+                peak = peak.max(carried + own + others);
+                macs += network.macs(step.value, fresh.len()) as f64;
                 held.insert(step.value);
                 step.frees.iter().for_each(|free| _ = held.remove(free));
             }

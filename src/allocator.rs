@@ -1,27 +1,32 @@
 //! The program's allocator: large blocks come from the system one by one and go back to it, so that what is resident is
 //! what the memory plan says, and not what a general allocator keeps for later.
 //!
-//! A few blocks are kept for the next that fits: the maps of a network are freed and asked for again in the same sizes all
-//! the time, and a fresh block costs a page fault for every page. How much is kept is bounded by [`KEPT_BYTES`], which the
-//! plan counts. Everything small is left to the standard library's allocator.
+//! Within a plan, blocks that are freed are kept for the next of the same size: the maps of a network come in a few sizes
+//! again and again, and a fresh block costs a page fault for every page. [`keep_within`] says how much there may be of blocks
+//! in use and blocks kept, together; what is kept goes first when that is reached. Everything small is left to the standard
+//! library's allocator.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Blocks of at least this size are handled here.
 const LARGE_BYTES: usize = 1 << 20;
 /// Sizes are rounded up to this, a multiple of every page size in use.
 const UNIT_BYTES: usize = 1 << 16;
-/// The most bytes of free blocks that are kept.
-pub const KEPT_BYTES: usize = 16 << 20;
 /// The most free blocks that are kept.
-const KEPT: usize = 16;
+const KEPT: usize = 64;
 
 /// The allocator.
 #[derive(Debug)]
 pub struct LargeBlocks;
+
+/// While it lives, so many bytes of large blocks may be mapped for free ones to be kept among them.
+#[derive(Debug)]
+pub struct Kept {
+    bytes: usize,
+}
 
 /// A block of whole units that nobody uses.
 #[derive(Clone, Copy)]
@@ -33,39 +38,69 @@ struct Block {
 // SAFETY: a block that nobody uses has no thread that it belongs to.
 unsafe impl Send for Block {}
 
-static FREE: Mutex<heapless::Vec<Block, KEPT>> = Mutex::new(heapless::Vec::new());
+struct State {
+    /// From the oldest to the newest.
+    free: heapless::Vec<Block, KEPT>,
+    /// Bytes of all blocks, used and free.
+    mapped_bytes: usize,
+    /// With more than this, no free block is kept.
+    limit_bytes: usize,
+}
+
+static STATE: Mutex<State> =
+    Mutex::new(State { free: heapless::Vec::new(), mapped_bytes: 0, limit_bytes: 0 });
+
+/// Keeps free blocks for later, as long as no more than `bytes` are used and kept together; without effect in a program that
+/// has another allocator. Of several, the sum counts.
+pub fn keep_within(bytes: usize) -> Kept {
+    state().limit_bytes += bytes;
+    Kept { bytes }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut state = state();
+        state.limit_bytes -= self.bytes;
+        state.make_room(0);
+    }
+}
 
 // SAFETY: a block is handed out once, by `take` or by the system, until it is given back; it has at least the size and
 // alignment that were asked for (`is_large`); small ones are the standard library's in and out. Nothing here allocates or
 // panics.
 unsafe impl GlobalAlloc for LargeBlocks {
+    /// # Safety
+    /// As [`GlobalAlloc::alloc`] says.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match rounded(layout) {
             // SAFETY: as the caller promises.
             None => unsafe { System.alloc(layout) },
-            Some(bytes) => take(bytes).map_or_else(|| map(bytes), |block| block.start.as_ptr()),
+            Some(bytes) => state().take(bytes).map_or(null_mut(), |(block, _)| block.start.as_ptr()),
         }
     }
 
+    /// # Safety
+    /// As [`GlobalAlloc::alloc_zeroed`] says.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         match rounded(layout) {
             // SAFETY: as the caller promises.
             None => unsafe { System.alloc_zeroed(layout) },
-            Some(bytes) => match take(bytes) {
-                Some(block) => {
-                    // SAFETY: the block is ours and at least as long.
+            Some(bytes) => {
+                let Some((block, is_fresh)) = state().take(bytes) else { return null_mut() };
+                if !is_fresh {
+                    // SAFETY: the block is ours and as long.
                     unsafe { block.start.write_bytes(0, bytes) };
-                    block.start.as_ptr()
                 }
-                // Fresh from the system it is zeros.
-                None => map(bytes),
-            },
+                block.start.as_ptr()
+            }
         }
     }
 
+    /// # Safety
+    /// As [`GlobalAlloc::dealloc`] says.
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
         match (rounded(layout), NonNull::new(start)) {
-            (Some(bytes), Some(start)) => give(Block { start, bytes }),
+            (Some(bytes), Some(start)) => state().give(Block { start, bytes }),
             // SAFETY: as the caller promises.
             _ => unsafe { System.dealloc(start, layout) },
         }
@@ -78,45 +113,57 @@ fn rounded(layout: Layout) -> Option<usize> {
     is_large.then(|| layout.size().checked_next_multiple_of(UNIT_BYTES)).flatten()
 }
 
-/// A free block of just this size.
-fn take(bytes: usize) -> Option<Block> {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let at = free.iter().rposition(|block| block.bytes == bytes)?;
-    Some(free.remove(at))
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a block for later, and gives the oldest back to the system if they are too many.
-fn give(block: Block) {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut kept: usize = free.iter().map(|block| block.bytes).sum();
-    while !free.is_empty() && (free.is_full() || kept + block.bytes > KEPT_BYTES) {
-        let oldest = free.remove(0);
-        kept -= oldest.bytes;
-        unmap(oldest);
+impl State {
+    /// A block of this size and whether it is fresh, that is to say zeros.
+    fn take(&mut self, bytes: usize) -> Option<(Block, bool)> {
+        if let Some(at) = self.free.iter().rposition(|block| block.bytes == bytes) {
+            return Some((self.free.remove(at), false));
+        }
+        self.make_room(bytes);
+        let block = map(bytes)?;
+        self.mapped_bytes += bytes;
+        Some((block, true))
     }
-    if kept + block.bytes > KEPT_BYTES || free.push(block).is_err() {
-        unmap(block);
+
+    fn give(&mut self, block: Block) {
+        if self.free.is_full() {
+            self.unmap_oldest();
+        }
+        match self.free.push(block) {
+            Ok(()) => self.make_room(0),
+            Err(block) => self.unmap(block),
+        }
+    }
+
+    /// Gives free blocks back to the system until so many bytes more are within the limit.
+    fn make_room(&mut self, bytes: usize) {
+        while !self.free.is_empty() && self.mapped_bytes.saturating_add(bytes) > self.limit_bytes {
+            self.unmap_oldest();
+        }
+    }
+
+    fn unmap_oldest(&mut self) {
+        let oldest = self.free.remove(0);
+        self.unmap(oldest);
+    }
+
+    fn unmap(&mut self, block: Block) {
+        // SAFETY: the block was mapped by `map` with this size, and nobody uses it.
+        unsafe { libc::munmap(block.start.as_ptr().cast(), block.bytes) };
+        self.mapped_bytes -= block.bytes;
     }
 }
 
-/// Gives all free blocks back to the system.
-pub fn release() {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    while let Some(block) = free.pop() {
-        unmap(block);
-    }
-}
-
-fn map(bytes: usize) -> *mut u8 {
+fn map(bytes: usize) -> Option<Block> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping of no file, anywhere.
     let start = unsafe { libc::mmap(null_mut(), bytes, protection, flags, -1, 0) };
-    if start == libc::MAP_FAILED { null_mut() } else { start.cast() }
-}
-
-fn unmap(block: Block) {
-    // SAFETY: the block was mapped by `map` with this size, and nobody uses it.
-    unsafe { libc::munmap(block.start.as_ptr().cast(), block.bytes) };
+    let start = if start == libc::MAP_FAILED { null_mut() } else { start.cast() };
+    NonNull::new(start).map(|start| Block { start, bytes })
 }
 
 #[cfg(test)]
@@ -127,33 +174,51 @@ mod tests {
         Layout::from_size_align(bytes, 64).unwrap()
     }
 
-    /// One test, as the list of free blocks is one.
-    #[test]
-    fn large_blocks_are_used_again_and_kept_within_bounds() {
-        let bytes = 3 * LARGE_BYTES + 5;
-        // SAFETY: every block is written within its size and freed once, with its own layout.
+    fn kept() -> usize {
+        state().free.iter().map(|block| block.bytes).sum()
+    }
+
+    /// Allocates and frees at once; where the block was.
+    fn use_once(bytes: usize) -> *mut u8 {
+        // SAFETY: the block is written within its size and freed once, with its own layout.
         unsafe {
-            let first = LargeBlocks.alloc(layout(bytes));
-            first.write_bytes(7, bytes);
-            LargeBlocks.dealloc(first, layout(bytes));
+            let block = LargeBlocks.alloc(layout(bytes));
+            assert!(!block.is_null());
+            block.write_bytes(7, bytes);
+            LargeBlocks.dealloc(block, layout(bytes));
+            block
+        }
+    }
+
+    /// One test, as there is one list of free blocks.
+    #[test]
+    fn large_blocks_are_kept_within_the_limit_and_used_again() {
+        let bytes = 3 * LARGE_BYTES + 5;
+        use_once(bytes);
+        assert_eq!(kept(), 0, "nothing is kept without a plan");
+
+        let within = keep_within(10 * LARGE_BYTES);
+        let first = use_once(bytes);
+        // SAFETY: as in `use_once`.
+        unsafe {
             let again = LargeBlocks.alloc_zeroed(layout(bytes + 1));
             assert_eq!(again, first, "a block that fits is used again");
             assert!((0..=bytes).all(|at| again.add(at).read() == 0), "and cleared when that is asked for");
             LargeBlocks.dealloc(again, layout(bytes + 1));
-            let kept = || FREE.lock().unwrap().iter().map(|block| block.bytes).sum::<usize>();
-            assert!(kept() > 0);
-            for count in 1..40 {
-                let bytes = LARGE_BYTES * (1 + count % 9);
-                let block = LargeBlocks.alloc(layout(bytes));
-                block.write_bytes(1, bytes);
-                LargeBlocks.dealloc(block, layout(bytes));
-                assert!(kept() <= KEPT_BYTES);
-            }
-            let huge = layout(2 * KEPT_BYTES);
-            LargeBlocks.dealloc(LargeBlocks.alloc(huge), huge);
-            assert!(kept() <= KEPT_BYTES);
-            release();
-            assert_eq!(kept(), 0);
+        }
+        for count in 1..40 {
+            use_once(LARGE_BYTES * (1 + count % 9));
+            assert!(state().mapped_bytes <= 10 * LARGE_BYTES);
+        }
+        use_once(20 * LARGE_BYTES);
+        assert_eq!(kept(), 0, "what is over the limit is never kept");
+        use_once(bytes);
+        assert!(kept() > 0);
+        drop(within);
+        assert_eq!((kept(), state().mapped_bytes), (0, 0));
+
+        // SAFETY: nothing comes of the first, and the second is freed as it was allocated.
+        unsafe {
             assert!(LargeBlocks.alloc(layout(isize::MAX as usize - 63)).is_null(), "no memory is no crash");
             let small = layout(100);
             LargeBlocks.dealloc(LargeBlocks.alloc(small), small);

@@ -10,6 +10,7 @@ use super::memory;
 use super::plan::{Plan, PlanError};
 use super::resources::{Resources, Tile};
 use super::weights::Weights;
+use crate::allocator::{self, Kept};
 use crate::bundle::{self, Bundle};
 
 /// A tensor with the name that the source graph gives it: f32, row-major.
@@ -46,6 +47,8 @@ struct Planned {
     shapes: Vec<Vec<usize>>,
     plan: Arc<Plan>,
     peak_bytes: usize,
+    /// From the first run on: what is freed in a run stays for the rest of it, and for the next.
+    kept: Option<Arc<Kept>>,
 }
 
 /// Anonymous memory that a process holds beside the values of a plan: the program, the model's header, the plan itself.
@@ -110,10 +113,8 @@ impl Component {
     /// - [`EngineError::Stopped`]: the pulse of its resources was stopped.
     /// - [`EngineError::Run`]: tract's own.
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
-        let Planned { plan, peak_bytes: needed, .. } = self.plan_for(inputs)?;
-        if !memory::is_available(needed) {
-            return Err(EngineError::OutOfMemory { component: self.kind, needed });
-        }
+        let plan = self.plan_for(inputs)?.plan;
+        self.claim_memory()?;
         let inputs = self.graph.inputs.iter().map(|input| Ok(self.bind(input, inputs)?.into_tvalue()));
         let inputs = inputs.collect::<Result<_, EngineError>>()?;
         let failed = |source| match self.resources.pulse.is_stopped() {
@@ -129,6 +130,21 @@ impl Component {
             })
             .collect::<TractResult<_>>()
             .map_err(failed)
+    }
+
+    /// Makes sure, once, that there is the memory that the plan needs.
+    fn claim_memory(&mut self) -> Result<(), EngineError> {
+        let component = self.kind;
+        match &mut self.planned {
+            Some(Planned { kept: kept @ None, peak_bytes: needed, .. }) => {
+                if !memory::is_available(*needed) {
+                    return Err(EngineError::OutOfMemory { component, needed: *needed });
+                }
+                *kept = Some(Arc::new(allocator::keep_within(*needed)));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Runs the graph for one of its outputs.
@@ -182,6 +198,7 @@ impl Component {
         {
             return Ok(planned.clone());
         }
+        self.planned = None;
         let component = self.kind;
         let allowed = self.resources.memory_bytes.map(|bytes| bytes.saturating_sub(BESIDE_BYTES));
         let made = Plan::new(&self.graph, &shapes, &self.weights, &self.resources, allowed);
@@ -197,7 +214,7 @@ impl Component {
             }
             _ => {}
         }
-        let planned = Planned { shapes, plan: Arc::new(made), peak_bytes };
+        let planned = Planned { shapes, plan: Arc::new(made), peak_bytes, kept: None };
         self.planned = Some(planned.clone());
         Ok(planned)
     }

@@ -176,7 +176,8 @@ fn decide(
         let mut weights = Vec::with_capacity(part.imported.weights.len());
         for (name, constant) in &part.imported.weights {
             let stored = precision.stored(name, &constant.shape(), roles[name], folder.f16_modules());
-            let plan = weight::Plan::new(&part.read(name, constant)?, constant.shape(), stored);
+            let values = part.read(name, constant)?;
+            let plan = weight::Plan::new(&values, constant.shape(), stored, folder.channel_error_max());
             weights.push((name.clone(), plan));
             course.step();
         }

@@ -11,9 +11,6 @@ use crate::bundle::Scales;
 const LEAST_SHARE: f32 = 0.6;
 /// How many scales are tried.
 const TRIALS: u8 = 21;
-/// A matrix that a scale for each channel leaves further off than this, in relative L2, gets one for each 32 inputs.
-/// Normally distributed weights are at 0.008.
-const CHANNEL_ERROR_MAX: f64 = 0.01;
 /// 1.5 * 2^23: added and taken away again, it leaves the nearest whole number, ties to even.
 const ROUNDING: f32 = 12_582_912.0;
 
@@ -28,13 +25,14 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// The scales for `values`, `[outputs, k]`; all of one kind where `channels_only`.
+    /// The scales for `values`, `[outputs, k]`: one for each channel if they leave a relative L2 of at most
+    /// `channel_error_max`, else one for each 32 inputs.
     ///
     /// # Panics
     /// If there is not a whole number of values for each output.
-    pub fn of(values: &[f32], outputs: usize, channels_only: bool) -> Self {
+    pub fn of(values: &[f32], outputs: usize, channel_error_max: f64) -> Self {
         let channels = Self::with(values, outputs, Scales::Channel);
-        if channels_only || channels.error.relative_l2() <= CHANNEL_ERROR_MAX {
+        if channels.error.relative_l2() <= channel_error_max {
             return channels;
         }
         Self::with(values, outputs, Scales::Block32)
@@ -100,7 +98,7 @@ mod tests {
     #[test]
     fn whole_numbers_are_kept_and_ties_go_to_even() {
         let even: Vec<f32> = (-127i16..=127).map(f32::from).collect();
-        let scaling = Scaling::of(&even, 1, false);
+        let scaling = Scaling::of(&even, 1, 0.0);
         assert_eq!((scaling.kind, &scaling.scales[..]), (Scales::Channel, &[1.0][..]));
         assert_eq!(scaling.error.relative_l2(), 0.0);
         assert_eq!(scaling.integers(&even, 1), (-127..=127).collect::<Vec<i8>>());
@@ -124,9 +122,9 @@ mod tests {
     fn a_channel_far_off_gets_a_scale_for_each_32_inputs() {
         let mut values = wave(2 * 96);
         values[40] = 90.0;
-        let channels = Scaling::of(&values, 2, true);
+        let channels = Scaling::of(&values, 2, f64::INFINITY);
         assert_eq!((channels.kind, channels.scales.len()), (Scales::Channel, 2));
-        let blocks = Scaling::of(&values, 2, false);
+        let blocks = Scaling::of(&values, 2, 0.01);
         assert_eq!((blocks.kind, blocks.scales.len()), (Scales::Block32, 6));
         assert!(blocks.error.relative_l2() < 0.7 * channels.error.relative_l2());
         let integers = blocks.integers(&values, 2);
@@ -138,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_channel_of_zeros_stays_zeros() {
-        let scaling = Scaling::of(&[0.0; 8], 2, false);
+        let scaling = Scaling::of(&[0.0; 8], 2, 0.0);
         assert_eq!((scaling.integers(&[0.0; 8], 2), scaling.scales), (vec![0; 8], vec![1.0; 2]));
     }
 }

@@ -20,15 +20,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Decides for a weight of these values, row-major in `shape`.
-    pub fn new(values: &[f32], shape: Vec<usize>, stored: Stored) -> Self {
+    /// Decides for a weight of these values, row-major in `shape`; see [`Scaling::of`] for `channel_error_max`.
+    pub fn new(values: &[f32], shape: Vec<usize>, stored: Stored, channel_error_max: f64) -> Self {
         let mut error = Deviation::default();
         let mut scaling = None;
         match stored.dtype {
             Dtype::F32 => error.add(values, values.iter().copied()),
             Dtype::F16 => error.add(values, values.iter().map(|&x| f16::from_f32(x).to_f32())),
             Dtype::I8 => {
-                let found = Scaling::of(values, shape[0], stored.layout == Layout::Row);
+                // The rows of a table are read one at a time, and have one scale each.
+                let is_table = stored.layout == Layout::Row;
+                let error_max = if is_table { f64::INFINITY } else { channel_error_max };
+                let found = Scaling::of(values, shape[0], error_max);
                 error = found.error;
                 scaling = Some(found);
             }

@@ -232,9 +232,9 @@ impl Product {
 fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
     let mut acc = [Line::ZERO; ROWS];
     for (sums, line) in acc.iter_mut().zip(lines.chunks(stride)) {
-        match line[columns.clone()].as_array() {
-            Some(all) => *sums = Line(*all),
-            None => sums[..columns.len()].copy_from_slice(&line[columns.clone()]),
+        match line[columns.clone()].try_into() {
+            Ok(all) => *sums = Line(all),
+            Err(_) => sums[..columns.len()].copy_from_slice(&line[columns.clone()]),
         }
     }
     acc
@@ -242,9 +242,9 @@ fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
 
 fn store(acc: &tile::Tile, lines: &mut [f32], stride: usize, columns: &Range<usize>) {
     for (sums, line) in acc.iter().zip(lines.chunks_mut(stride)) {
-        match line[columns.clone()].as_mut_array() {
-            Some(all) => *all = sums.0,
-            None => line[columns.clone()].copy_from_slice(&sums[..columns.len()]),
+        match <&mut [f32; LANES]>::try_from(&mut line[columns.clone()]) {
+            Ok(all) => *all = sums.0,
+            Err(_) => line[columns.clone()].copy_from_slice(&sums[..columns.len()]),
         }
     }
 }

@@ -21,13 +21,26 @@ pub enum Function {
 impl Function {
     /// Applies the function to every element, in place.
     pub fn apply(self, values: &mut [f32]) {
-        let level = Level::detect();
-        match self {
-            Self::Silu => level.run(|| each(values, silu)),
-            Self::Gelu => level.run(|| each(values, gelu)),
-            Self::QuickGelu => level.run(|| each(values, |x| x * sigmoid(1.702 * x))),
-            Self::Relu => level.run(|| each(values, |x| x.max(0.0))),
-            Self::Tanh => level.run(|| each(values, f32::tanh)),
+        Level::detect().run(Apply { function: self, values });
+    }
+}
+
+struct Apply<'a> {
+    function: Function,
+    values: &'a mut [f32],
+}
+
+impl Work for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match self.function {
+            Function::Silu => each(self.values, silu),
+            Function::Gelu => each(self.values, gelu),
+            Function::QuickGelu => each(self.values, quick_gelu),
+            Function::Relu => each(self.values, relu),
+            Function::Tanh => each(self.values, f32::tanh),
         }
     }
 }
@@ -65,6 +78,16 @@ fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
     for x in values {
         *x = f(*x);
     }
+}
+
+#[inline(always)]
+fn quick_gelu(x: f32) -> f32 {
+    x * sigmoid(1.702 * x)
+}
+
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    x.max(0.0)
 }
 
 /// `1 / (1 + exp(-x))`.

@@ -23,23 +23,13 @@ pub struct Avx2(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neon(());
 
-/// What [`Level::run`] runs. A closure of a line or two will do; a longer one might not be inlined, and would be compiled
-/// for no level in particular then.
+/// What [`Level::run`] runs. Not a closure: those are not always inlined, and compiled for no level in particular then.
 pub trait Work {
     /// What it makes.
     type Output;
 
-    /// Does it. To be `#[inline(always)]`.
+    /// Does it. To be `#[inline(always)]`, with all that it calls.
     fn run(self) -> Self::Output;
-}
-
-impl<T, F: FnOnce() -> T> Work for F {
-    type Output = T;
-
-    #[inline(always)]
-    fn run(self) -> T {
-        self()
-    }
 }
 
 impl Level {
@@ -57,7 +47,7 @@ impl Level {
     }
 
     /// Runs plain Rust that is compiled for this level: the same operations in the same order, and so the same result,
-    /// in wider vectors. What `work` calls has to be inlined into it to gain anything.
+    /// in wider vectors.
     #[inline]
     pub fn run<W: Work>(self, work: W) -> W::Output {
         match self {

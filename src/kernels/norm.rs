@@ -1,7 +1,7 @@
 //! Group and layer normalisation, channels last.
 
-use super::Level;
 use super::activation::silu;
+use super::level::{Level, Work};
 
 /// Adds the sum and the sum of squares of each channel of `pixels`, `[n, channels]`, to `sums`.
 ///
@@ -16,17 +16,30 @@ pub fn channel_sums(pixels: &[f32], sums: &mut [[f64; 2]]) {
     for pixels in pixels.chunks(64 * channels) {
         run.fill(0.0);
         let (sum, square) = run.split_at_mut(channels);
-        Level::detect().run(|| {
-            for pixel in pixels.chunks_exact(channels) {
-                for ((&x, sum), square) in pixel.iter().zip(sum.iter_mut()).zip(square.iter_mut()) {
-                    *sum += x;
-                    *square += x * x;
-                }
-            }
-        });
+        Level::detect().run(AddSums { pixels, sum, square });
         for ((total, &sum), &square) in sums.iter_mut().zip(sum.iter()).zip(square.iter()) {
             total[0] += f64::from(sum);
             total[1] += f64::from(square);
+        }
+    }
+}
+
+struct AddSums<'a> {
+    pixels: &'a [f32],
+    sum: &'a mut [f32],
+    square: &'a mut [f32],
+}
+
+impl Work for AddSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for pixel in self.pixels.chunks_exact(self.sum.len()) {
+            for ((&x, sum), square) in pixel.iter().zip(self.sum.iter_mut()).zip(self.square.iter_mut()) {
+                *sum += x;
+                *square += x * x;
+            }
         }
     }
 }
@@ -70,21 +83,41 @@ pub fn group_affine(
 /// If the lengths differ.
 pub fn apply_affine(x: &[f32], scale: &[f32], shift: &[f32], through_silu: bool, out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
-    if through_silu {
-        Level::detect().run(|| each_pixel(x, scale, shift, silu, out));
-    } else {
-        Level::detect().run(|| each_pixel(x, scale, shift, |y| y, out));
+    Level::detect().run(Apply { x, scale, shift, through_silu, out });
+}
+
+struct Apply<'a> {
+    x: &'a [f32],
+    scale: &'a [f32],
+    shift: &'a [f32],
+    through_silu: bool,
+    out: &'a mut [f32],
+}
+
+impl Work for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        if self.through_silu { self.each(silu) } else { self.each(same) }
+    }
+}
+
+impl Apply<'_> {
+    #[inline(always)]
+    fn each(self, then: impl Fn(f32) -> f32) {
+        let channels = self.scale.len();
+        for (x, out) in self.x.chunks_exact(channels).zip(self.out.chunks_exact_mut(channels)) {
+            for (((&x, out), &scale), &shift) in x.iter().zip(out).zip(self.scale).zip(self.shift) {
+                *out = then(x * scale + shift);
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn each_pixel(x: &[f32], scale: &[f32], shift: &[f32], then: impl Fn(f32) -> f32, out: &mut [f32]) {
-    let channels = scale.len();
-    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-        for (((&x, out), &scale), &shift) in x.iter().zip(out).zip(scale).zip(shift) {
-            *out = then(x * scale + shift);
-        }
-    }
+fn same(x: f32) -> f32 {
+    x
 }
 
 /// Layer normalisation of one row, over all its channels.
@@ -99,12 +132,27 @@ pub fn layer(x: &[f32], epsilon: f32, weight: &[f32], bias: &[f32], out: &mut [f
     let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
     let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
     let inverse = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
-    let mean = mean as f32;
-    Level::detect().run(|| {
-        for (((&x, out), &weight), &bias) in x.iter().zip(out).zip(weight).zip(bias) {
-            *out = (x - mean) * inverse * weight + bias;
+    Level::detect().run(Centre { x, mean: mean as f32, inverse, weight, bias, out });
+}
+
+struct Centre<'a> {
+    x: &'a [f32],
+    mean: f32,
+    inverse: f32,
+    weight: &'a [f32],
+    bias: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Work for Centre<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (((&x, out), &weight), &bias) in self.x.iter().zip(self.out).zip(self.weight).zip(self.bias) {
+            *out = (x - self.mean) * self.inverse * weight + bias;
         }
-    });
+    }
 }
 
 #[cfg(test)]

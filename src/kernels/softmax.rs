@@ -1,36 +1,46 @@
 //! The softmax of one row of attention scores.
 
-use super::Level;
 use super::activation::exp;
+use super::level::{Level, Work};
 
 /// `scores[i] <- exp(scale * (scores[i] - max))`, returns the sum of the new values.
 ///
 /// The division is left to the caller, who makes it once per output channel instead of once per key.
 /// An empty row gives 0.
 pub fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
-    Level::detect().run(|| exponentials_plain(scores, scale))
+    Level::detect().run(Exponentials { scores, scale })
 }
 
-#[inline(always)]
-fn exponentials_plain(scores: &mut [f32], scale: f32) -> f32 {
-    let mut highest = [f32::NEG_INFINITY; 8];
-    let (chunks, rest) = scores.as_chunks_mut::<8>();
-    for chunk in chunks.iter() {
-        highest.iter_mut().zip(chunk).for_each(|(highest, x)| *highest = x.max(*highest));
-    }
-    let max = highest.iter().chain(rest.iter()).copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sums = [0.0f32; 8];
-    for chunk in chunks {
-        for (x, sum) in chunk.iter_mut().zip(&mut sums) {
-            *x = exp(scale * (*x - max));
-            *sum += *x;
+struct Exponentials<'a> {
+    scores: &'a mut [f32],
+    scale: f32,
+}
+
+impl Work for Exponentials<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let Self { scores, scale } = self;
+        let mut highest = [f32::NEG_INFINITY; 8];
+        let (chunks, rest) = scores.as_chunks_mut::<8>();
+        for chunk in chunks.iter() {
+            highest.iter_mut().zip(chunk).for_each(|(highest, x)| *highest = x.max(*highest));
         }
+        let max = highest.iter().chain(rest.iter()).copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sums = [0.0f32; 8];
+        for chunk in chunks {
+            for (x, sum) in chunk.iter_mut().zip(&mut sums) {
+                *x = exp(scale * (*x - max));
+                *sum += *x;
+            }
+        }
+        for x in rest.iter_mut() {
+            *x = exp(scale * (*x - max));
+            sums[0] += *x;
+        }
+        sums.iter().sum()
     }
-    for x in rest.iter_mut() {
-        *x = exp(scale * (*x - max));
-        sums[0] += *x;
-    }
-    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ struct Planned {
 }
 
 /// Anonymous memory that a process holds beside the values of a plan: the program, the model's header, the plan itself.
-pub const BESIDE_BYTES: usize = 8_000_000;
+pub const BESIDE_BYTES: usize = 12_000_000;
 
 /// What a planned component will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

@@ -13,8 +13,8 @@ use super::stripes::{self, Network, Schedule};
 use super::weights::Weights;
 
 /// Large maps stay whole up to this much memory, where nobody sets a limit: a picture of 512 x 512 px by Stable
-/// Diffusion's decoder takes some 140 MB in stripes, and 700 MB whole.
-const AUTO_BYTES: usize = 140_000_000;
+/// Diffusion's decoder takes some 130 MB in stripes, and 700 MB whole.
+const AUTO_BYTES: usize = 138_000_000;
 
 /// Why there is no plan.
 pub enum PlanError {

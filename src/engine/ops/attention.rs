@@ -3,12 +3,15 @@
 //! ```text
 //! for each picture and head
 //!     pack the keys as panels [d][16 keys], the values as panels [keys][16 of d]
-//!     for six queries at a time
-//!         scores[6][keys] = queries . keys           one tile per 16 keys
-//!         exp of each row less its maximum, its sum kept
-//!         out[6][d] = scores . values / sum
+//!     for 48 queries, of which each thread takes its own
+//!         for some keys and values, few enough to stay in a second-level cache
+//!             for six queries at a time
+//!                 scores[6][keys] = queries . keys           one tile per 16 keys
+//!                 exp of each row less its largest so far
+//!                 out[6][d] = out * factor + scores . values
+//!         out / sum
 //! ```
-//! The scores of six queries are all that exists of the matrix at a time.
+//! The scores of six queries with some keys are all that exists of the matrix at a time.
 
 use super::{Operation, rows_of};
 use crate::engine::threads::Threads;
@@ -16,6 +19,8 @@ use crate::kernels::{LANES, Level, Line, ROWS, softmax, tile};
 
 /// Queries that one thread takes at a time.
 const CHUNK_QUERIES: usize = 8 * ROWS;
+/// Keys that the queries of a chunk meet before the next: with 40 to 160 channels, 176 to 640 KiB of keys and values.
+const KEYS: usize = 512;
 
 /// Attention over queries, keys and values that are rows of channels, heads side by side.
 #[derive(Debug)]
@@ -28,7 +33,9 @@ pub struct Attention {
 
 /// The keys and values of one head, packed; `count` keys of `width` channels.
 struct Head {
+    /// `[count / 16][width]`, 16 keys side by side.
     keys: Vec<Line>,
+    /// For each [`KEYS`] keys, `[width / 16][keys]`, 16 channels side by side.
     values: Vec<Line>,
     count: usize,
     width: usize,
@@ -45,53 +52,47 @@ impl Attention {
         }
         Ok(Self { heads, scale, causal, level: Level::detect() })
     }
-
-    /// The exponentials of the scores of six queries, and their sums; `queries` are the head's channels of each.
-    fn scores(
-        &self,
-        head: &Head,
-        first: usize,
-        queries: &[&[f32]; ROWS],
-        scores: &mut [Vec<f32>; ROWS],
-    ) -> [f32; ROWS] {
-        for (at, panel) in head.keys.chunks_exact(head.width).enumerate() {
-            let mut acc = [Line::ZERO; ROWS];
-            tile::accumulate(self.level, queries, panel, &mut acc);
-            for (row, sums) in scores.iter_mut().zip(&acc) {
-                row[at * LANES..(at + 1) * LANES].copy_from_slice(&sums.0);
-            }
-        }
-        std::array::from_fn(|r| {
-            let seen = if self.causal { head.count.min(first + r + 1) } else { head.count };
-            scores[r][seen..].fill(0.0);
-            softmax::exponentials(&mut scores[r][..seen], self.scale)
-        })
-    }
 }
 
 impl Head {
     /// Packs channels `at .. at + width` of rows that have `channels`.
-    fn pack(keys: &[f32], values: &[f32], channels: usize, at: usize, width: usize) -> Self {
+    fn pack(
+        keys: &[f32],
+        values: &[f32],
+        channels: usize,
+        at: usize,
+        width: usize,
+        threads: &Threads,
+    ) -> Self {
         let count = keys.len() / channels;
+        let [keys, values] = [keys, values].map(|rows| {
+            let rows = rows.chunks_exact(channels);
+            rows.map(|row| &row[at..at + width]).collect::<Vec<_>>()
+        });
         let mut packed = vec![Line::ZERO; count.div_ceil(LANES) * width];
-        for (n, row) in keys.chunks_exact(channels).enumerate() {
-            let panel = &mut packed[n / LANES * width..][..width];
-            for (line, &key) in panel.iter_mut().zip(&row[at..at + width]) {
-                line[n % LANES] = key;
+        threads.for_each_chunk(&mut packed, width, |panel, lines| {
+            for lane in 0..LANES.min(count - panel * LANES) {
+                let key = keys[panel * LANES + lane];
+                lines.iter_mut().zip(key).for_each(|(line, &key)| line[lane] = key);
             }
-        }
-        let mut spread = vec![Line::ZERO; width.div_ceil(LANES) * count];
-        for (n, row) in values.chunks_exact(channels).enumerate() {
-            for (block, part) in row[at..at + width].chunks(LANES).enumerate() {
-                spread[block * count + n][..part.len()].copy_from_slice(part);
+        });
+        let blocks = width.div_ceil(LANES);
+        let mut spread = vec![Line::ZERO; blocks * count];
+        threads.for_each_chunk(&mut spread, blocks * KEYS, |part, lines| {
+            let keys = lines.len() / blocks;
+            for (n, value) in values[part * KEYS..][..keys].iter().enumerate() {
+                for (block, some) in value.chunks(LANES).enumerate() {
+                    lines[block * keys + n][..some.len()].copy_from_slice(some);
+                }
             }
-        }
+        });
         Self { keys: packed, values: spread, count, width }
     }
 
-    /// The room that a row of scores takes, whole panels of keys.
-    fn row_len(&self) -> usize {
-        self.count.next_multiple_of(LANES)
+    /// The panels of [`KEYS`] keys, one for each 16 of them, and of their values, one for each 16 channels.
+    fn parts(&self) -> impl Iterator<Item = (&[Line], &[Line])> {
+        let blocks = self.width.div_ceil(LANES);
+        self.keys.chunks(KEYS / LANES * self.width).zip(self.values.chunks(KEYS * blocks))
     }
 }
 
@@ -114,8 +115,11 @@ impl Operation for Attention {
         let (keys, channels) =
             (inputs[1][1..inputs[1].len() - 1].iter().product::<usize>(), inputs[1][inputs[1].len() - 1]);
         let width = channels / self.heads;
-        let packed = keys.next_multiple_of(LANES) * width + width.next_multiple_of(LANES) * keys;
-        (packed + threads * ROWS * keys.next_multiple_of(LANES)) * size_of::<f32>()
+        let blocks = width.div_ceil(LANES);
+        let packed = (keys.div_ceil(LANES) * width + blocks * keys) * size_of::<Line>();
+        let some_keys = KEYS.min(keys.next_multiple_of(LANES));
+        let of_thread = (2 * some_keys / LANES + CHUNK_QUERIES / ROWS * blocks) * size_of::<tile::Tile>();
+        packed + threads * of_thread
     }
 
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
@@ -128,7 +132,7 @@ impl Operation for Attention {
             let keys = &inputs[1][n * per_key..(n + 1) * per_key];
             let values = &inputs[2][n * per_key..(n + 1) * per_key];
             for at in (0..channels).step_by(width) {
-                let head = Head::pack(keys, values, channels, at, width);
+                let head = Head::pack(keys, values, channels, at, width, threads);
                 threads.for_each_chunk(out, CHUNK_QUERIES * channels, |chunk, out| {
                     self.chunk(&head, chunk * CHUNK_QUERIES, queries, channels, at, out);
                 });
@@ -140,22 +144,43 @@ impl Operation for Attention {
 impl Attention {
     /// One head's share of some rows of the output, from query `first` on.
     fn chunk(&self, head: &Head, first: usize, queries: &[f32], channels: usize, at: usize, out: &mut [f32]) {
-        let mut scores: [Vec<f32>; ROWS] = std::array::from_fn(|_| vec![0.0; head.row_len()]);
-        for (group, lines) in out.chunks_mut(ROWS * channels).enumerate() {
-            let first = first + group * ROWS;
-            let count = lines.len() / channels;
-            let rows =
-                std::array::from_fn(|r| &queries[(first + r.min(count - 1)) * channels + at..][..head.width]);
-            let sums = self.scores(head, first, &rows, &mut scores);
-            let weights = std::array::from_fn(|r| &scores[r][..head.count]);
-            for (block, panel) in head.values.chunks_exact(head.count).enumerate() {
-                let mut acc = [Line::ZERO; ROWS];
-                tile::accumulate(self.level, &weights, panel, &mut acc);
-                let wide = LANES.min(head.width - block * LANES);
-                for ((line, mixed), sum) in lines.chunks_exact_mut(channels).zip(&acc).zip(sums) {
-                    let out = &mut line[at + block * LANES..][..wide];
-                    out.iter_mut().zip(&mixed.0).for_each(|(out, x)| *out = x / sum);
+        let blocks = head.width.div_ceil(LANES);
+        let room = KEYS.min(head.count.next_multiple_of(LANES));
+        let mut scores = vec![[Line::ZERO; ROWS]; room / LANES];
+        let mut weights: [Vec<f32>; ROWS] = std::array::from_fn(|_| vec![0.0; room]);
+        let sixes = out.len().div_ceil(ROWS * channels);
+        let mut softmax = vec![softmax::Running::default(); sixes];
+        let mut mixed = vec![[Line::ZERO; ROWS]; sixes * blocks];
+        for (part, (keys, values)) in head.parts().enumerate() {
+            let count = values.len() / blocks;
+            for (six, (softmax, mixed)) in softmax.iter_mut().zip(mixed.chunks_exact_mut(blocks)).enumerate()
+            {
+                let first = first + six * ROWS;
+                let query = |r: usize| first + r.min(queries.len() / channels - first - 1);
+                let rows = std::array::from_fn(|r| &queries[query(r) * channels + at..][..head.width]);
+                for (panel, scores) in keys.chunks_exact(head.width).zip(&mut scores) {
+                    *scores = [Line::ZERO; ROWS];
+                    tile::accumulate(self.level, &rows, panel, scores);
                 }
+                let seen = std::array::from_fn(|r| match self.causal {
+                    true => count.min((query(r) + 1).saturating_sub(part * KEYS)),
+                    false => count,
+                });
+                let factors = softmax.add(self.level, &scores, seen, self.scale, &mut weights);
+                let weights = std::array::from_fn(|r| &weights[r][..count]);
+                for (panel, mixed) in values.chunks_exact(count).zip(mixed) {
+                    for (line, factor) in mixed.iter_mut().zip(factors) {
+                        line.iter_mut().for_each(|x| *x *= factor);
+                    }
+                    tile::accumulate(self.level, &weights, panel, mixed);
+                }
+            }
+        }
+        for (n, line) in out.chunks_exact_mut(channels).enumerate() {
+            let (six, r) = (n / ROWS, n % ROWS);
+            for (block, out) in line[at..at + head.width].chunks_mut(LANES).enumerate() {
+                let mixed = &mixed[six * blocks + block][r];
+                out.iter_mut().zip(&mixed.0).for_each(|(out, x)| *out = x / softmax[six].sum[r]);
             }
         }
     }

@@ -31,6 +31,8 @@ pub struct Schedule {
     pub stripe: usize,
     /// The most bytes that maps and stripes hold at a time, the given ones included.
     pub peak_bytes: usize,
+    /// The same of each pass.
+    pass_bytes: Vec<usize>,
     /// Multiplications, all passes together.
     pub macs: u64,
 }
@@ -70,6 +72,13 @@ pub struct Step {
     pub value: usize,
     /// What no later step of the stripe reads.
     pub frees: Vec<usize>,
+}
+
+impl Schedule {
+    /// Bytes beyond the limit, of all passes together: several may be over it, each by a map of its own.
+    fn excess(&self, limit_bytes: usize) -> usize {
+        self.pass_bytes.iter().map(|bytes| bytes.saturating_sub(limit_bytes)).sum()
+    }
 }
 
 impl Pass {
@@ -188,7 +197,8 @@ fn shrink(network: &Network, half: bool, stripe: usize, limit_bytes: usize) -> S
         };
         let last = network.shapes.len() - 1;
         let tried = kept.iter().filter(|&&value| value != last).map(|value| (*value, without(value)));
-        let smaller = tried.filter(|(_, tried)| tried.peak_bytes < schedule.peak_bytes);
+        let excess = schedule.excess(limit_bytes);
+        let smaller = tried.filter(|(_, tried)| tried.excess(limit_bytes) < excess);
         let Some((value, next)) = smaller.min_by_key(|(_, tried)| tried.macs) else { break };
         kept.remove(&value);
         schedule = next;
@@ -231,7 +241,7 @@ fn schedule(network: &Network, kept: &BTreeSet<usize>, half: bool, stripe: usize
             |&&done: &&usize| done >= network.given && network.shapes[done] == network.shapes[pass.target];
         pass.over = pass.done.iter().find(fits).copied();
     }
-    let (mut peak_bytes, mut macs) = (0, 0);
+    let (mut pass_bytes, mut macs) = (Vec::new(), 0);
     let bytes = |value: usize| {
         let wide = if half && value >= network.given && value + 1 < network.shapes.len() { 2 } else { 4 };
         network.shapes[value].iter().product::<usize>() * wide
@@ -243,11 +253,12 @@ fn schedule(network: &Network, kept: &BTreeSet<usize>, half: bool, stripe: usize
             held.insert(pass.target);
         }
         let doubled = pass.over.map_or(0, bytes);
-        peak_bytes = peak_bytes.max(held.iter().map(|&v| bytes(v)).sum::<usize>() + stripes - doubled);
+        pass_bytes.push(held.iter().map(|&v| bytes(v)).sum::<usize>() + stripes - doubled);
         macs += more;
         pass.done.iter().for_each(|done| _ = held.remove(done));
     }
-    Schedule { passes, half, stripe, peak_bytes, macs }
+    let peak_bytes = pass_bytes.iter().copied().max().unwrap_or(0);
+    Schedule { passes, half, stripe, peak_bytes, pass_bytes, macs }
 }
 
 /// Adds the pass over `target`, behind those that take the sums that it needs.

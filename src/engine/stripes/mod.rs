@@ -93,7 +93,7 @@ impl Run<'_> {
         let mut rows = pass.rows(network, &stripes[0], None);
         for (at, stripe) in stripes.iter().enumerate() {
             self.pulse.beat()?;
-            let next = stripes.get(at + 1).map(|next| pass.rows(network, next, Some(stripe)));
+            let next = stripes.get(at + 1).map(|next| pass.rows(network, next, Some(&rows)));
             let mut leave = BTreeMap::new();
             let made = self.stripe(pass, &rows, next.as_deref(), &carried, &mut leave, &affines)?;
             if !sums.is_empty() {

@@ -82,16 +82,17 @@ impl Schedule {
 }
 
 impl Pass {
-    /// The rows of each value that a stripe works with, none of those that it does not; `before` is the stripe before it,
-    /// from which it has what that computed already.
-    pub fn rows(&self, network: &Network, stripe: &Range<usize>, before: Option<&Range<usize>>) -> Vec<Rows> {
-        let done = before.map(|before| self.rows(network, before, None));
+    /// The rows of each value that a stripe works with, none of those that it does not; `before` are those of the stripe
+    /// before it, from which it has what that computed already.
+    pub fn rows(&self, network: &Network, stripe: &Range<usize>, before: Option<&[Rows]>) -> Vec<Rows> {
         let mut rows = vec![Rows::default(); network.shapes.len()];
         rows[self.target].held = stripe.clone();
         for step in self.steps.iter().rev() {
             let held = rows[step.value].held.clone();
-            let done = done.as_ref().map_or(0, |done| done[step.value].held.end);
-            let fresh = held.start.max(done).min(held.end)..held.end;
+            let known = before.map_or(0..0, |before| before[step.value].held.clone());
+            // Rows are left from the first on that is needed, or not at all.
+            let known = if known.contains(&held.start) { known.end.min(held.end) } else { held.start };
+            let fresh = known..held.end;
             rows[step.value].fresh = fresh.clone();
             if fresh.is_empty() {
                 continue;
@@ -123,7 +124,11 @@ impl Pass {
         let (mut peak, mut row_macs) = (0, 0.0f64);
         for at in [0, middle, (middle + 1).min(last), last] {
             let stripe = &stripes[at];
-            let rows = self.rows(network, stripe, at.checked_sub(1).map(|before| &stripes[before]));
+            let before = at.saturating_sub(2)..at;
+            let before = before.fold(None, |before: Option<Vec<Rows>>, at| {
+                Some(self.rows(network, &stripes[at], before.as_deref()))
+            });
+            let rows = self.rows(network, stripe, before.as_deref());
             let bytes = |value: usize, rows: usize| rows * network.row_len(value) * size_of::<f32>();
             // What was carried for this stripe, and what is carried for the next.
             let mut carried = 0;
@@ -178,11 +183,14 @@ pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Sche
             }
         }
     }
-    let (fitting, too_large): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| s.peak_bytes <= limit_bytes);
-    let fitting = fitting.into_iter().min_by_key(|schedule| schedule.macs);
-    fitting
-        .or_else(|| too_large.into_iter().min_by_key(|schedule| schedule.peak_bytes))
-        .expect("at least one was tried")
+    found.retain(|schedule| schedule.peak_bytes <= limit_bytes);
+    let fitting = found.into_iter().min_by_key(|schedule| schedule.macs);
+    // Whatever the limit, this is the same: what it takes is what is needed at least.
+    let smallest = || {
+        let all = [false, true].iter().flat_map(|&half| stripes.iter().map(move |&stripe| (half, stripe)));
+        all.map(|(half, stripe)| shrink(network, half, stripe, 0)).min_by_key(|schedule| schedule.peak_bytes)
+    };
+    fitting.or_else(smallest).expect("at least one was tried")
 }
 
 /// Keeps what saves multiplications, then gives up the map that costs least until the limit is met.

@@ -75,9 +75,9 @@ pub struct Step {
 }
 
 impl Schedule {
-    /// Bytes beyond the limit, of all passes together: several may be over it, each by a map of its own.
-    fn excess(&self, limit_bytes: usize) -> usize {
-        self.pass_bytes.iter().map(|bytes| bytes.saturating_sub(limit_bytes)).sum()
+    /// Bytes beyond an aim, of all passes together: several may be over it, each by a map of its own.
+    fn excess(&self, aim_bytes: usize) -> usize {
+        self.pass_bytes.iter().map(|bytes| bytes.saturating_sub(aim_bytes)).sum()
     }
 }
 
@@ -174,8 +174,8 @@ pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Sche
     let mut found: Vec<Schedule> = Vec::new();
     for half in [false, true] {
         for &stripe in &stripes {
-            let least = shrink(network, half, stripe, usize::MAX).macs as f64;
-            let schedule = shrink(network, half, stripe, limit_bytes);
+            let least = shrink(network, half, stripe, usize::MAX, usize::MAX).macs as f64;
+            let schedule = shrink(network, half, stripe, limit_bytes, limit_bytes);
             let at_once = schedule.macs as f64 <= REPEATED_MAX * least;
             found.push(schedule);
             if found.last().is_some_and(|schedule| schedule.peak_bytes <= limit_bytes) && at_once {
@@ -183,18 +183,22 @@ pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Sche
             }
         }
     }
-    found.retain(|schedule| schedule.peak_bytes <= limit_bytes);
-    let fitting = found.into_iter().min_by_key(|schedule| schedule.macs);
-    // Whatever the limit, this is the same: what it takes is what is needed at least.
-    let smallest = || {
+    if !found.iter().any(|schedule| schedule.peak_bytes <= limit_bytes) {
+        // Another way down, the same whatever the limit: where it ends is what is needed at least.
         let all = [false, true].iter().flat_map(|&half| stripes.iter().map(move |&stripe| (half, stripe)));
-        all.map(|(half, stripe)| shrink(network, half, stripe, 0)).min_by_key(|schedule| schedule.peak_bytes)
+        found = all.map(|(half, stripe)| shrink(network, half, stripe, limit_bytes, 0)).collect();
+    }
+    let key = |schedule: &Schedule| match schedule.peak_bytes <= limit_bytes {
+        true => (false, schedule.macs),
+        false => (true, schedule.peak_bytes as u64),
     };
-    fitting.or_else(smallest).expect("at least one was tried")
+    found.into_iter().min_by_key(key).expect("at least one was tried")
 }
 
-/// Keeps what saves multiplications, then gives up the map that costs least until the limit is met.
-fn shrink(network: &Network, half: bool, stripe: usize, limit_bytes: usize) -> Schedule {
+/// Keeps what saves multiplications, then gives up the map that costs least for what it saves until the limit is met.
+///
+/// What a map saves is what it takes off passes that are over `aim_bytes`.
+fn shrink(network: &Network, half: bool, stripe: usize, limit_bytes: usize, aim_bytes: usize) -> Schedule {
     let mut kept = worth_keeping(network);
     let mut schedule = schedule(network, &kept, half, stripe);
     while schedule.peak_bytes > limit_bytes {
@@ -205,9 +209,15 @@ fn shrink(network: &Network, half: bool, stripe: usize, limit_bytes: usize) -> S
         };
         let last = network.shapes.len() - 1;
         let tried = kept.iter().filter(|&&value| value != last).map(|value| (*value, without(value)));
-        let excess = schedule.excess(limit_bytes);
-        let smaller = tried.filter(|(_, tried)| tried.excess(limit_bytes) < excess);
-        let Some((value, next)) = smaller.min_by_key(|(_, tried)| tried.macs) else { break };
+        let excess = schedule.excess(aim_bytes);
+        let smaller = tried.filter(|(_, tried)| tried.excess(aim_bytes) < excess);
+        // More multiplications for each byte less.
+        let price = |tried: &Schedule| {
+            tried.macs.saturating_sub(schedule.macs) as f64 / (excess - tried.excess(aim_bytes)) as f64
+        };
+        let Some((value, next)) = smaller.min_by(|(_, a), (_, b)| price(a).total_cmp(&price(b))) else {
+            break;
+        };
         kept.remove(&value);
         schedule = next;
     }

@@ -115,6 +115,10 @@ impl Component {
     pub fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
         let plan = self.plan_for(inputs)?.plan;
         self.claim_memory()?;
+        self.resources.threads.within(|| self.compute(&plan, inputs))
+    }
+
+    fn compute(&self, plan: &Plan, inputs: &[NamedTensor]) -> Result<Vec<NamedTensor>, EngineError> {
         let inputs = self.graph.inputs.iter().map(|input| Ok(self.bind(input, inputs)?.into_tvalue()));
         let inputs = inputs.collect::<Result<_, EngineError>>()?;
         let failed = |source| match self.resources.pulse.is_stopped() {

@@ -3,6 +3,9 @@
 use rayon::prelude::*;
 use tract_linalg::multithread::{Executor, current_tract_executor};
 
+/// Bytes that are moved in about the time that it takes to hand work to a thread, several times over.
+const LIGHT_BYTES: usize = 1 << 17;
+
 /// A number of threads to work with, at least 1.
 #[derive(Debug, Clone)]
 pub struct Threads(Executor);
@@ -39,6 +42,14 @@ impl Threads {
         }
     }
 
+    /// Does work that calls the others of this on one of the threads: so they are handed parts of it without a wait.
+    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.0 {
+            Executor::MultiThread(pool) => pool.install(work),
+            _ => work(),
+        }
+    }
+
     /// Calls `work(chunk number, chunk)` for all chunks of `values`, `len` each but for the last.
     ///
     /// What is in a chunk must not depend on how many threads there are, or results would.
@@ -56,5 +67,21 @@ impl Threads {
             }
             _ => values.chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)),
         }
+    }
+
+    /// As [`Threads::for_each_chunk`], for work that is little more than moving the numbers: a thread takes several chunks
+    /// at a time, and few numbers are not shared out at all.
+    pub(super) fn for_each_item<T: Send>(
+        &self,
+        values: &mut [T],
+        len: usize,
+        work: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        let at_once = (LIGHT_BYTES / size_of::<T>()).div_ceil(len) * len;
+        self.for_each_chunk(values, at_once, |group, values| {
+            for (at, chunk) in values.chunks_mut(len).enumerate() {
+                work(group * (at_once / len) + at, chunk);
+            }
+        });
     }
 }

@@ -70,7 +70,7 @@ impl Head {
             rows.map(|row| &row[at..at + width]).collect::<Vec<_>>()
         });
         let mut packed = vec![Line::ZERO; count.div_ceil(LANES) * width];
-        threads.for_each_chunk(&mut packed, width, |panel, lines| {
+        threads.for_each_item(&mut packed, width, |panel, lines| {
             for lane in 0..LANES.min(count - panel * LANES) {
                 let key = keys[panel * LANES + lane];
                 lines.iter_mut().zip(key).for_each(|(line, &key)| line[lane] = key);
@@ -78,7 +78,7 @@ impl Head {
         });
         let blocks = width.div_ceil(LANES);
         let mut spread = vec![Line::ZERO; blocks * count];
-        threads.for_each_chunk(&mut spread, blocks * KEYS, |part, lines| {
+        threads.for_each_item(&mut spread, blocks * KEYS, |part, lines| {
             let keys = lines.len() / blocks;
             for (n, value) in values[part * KEYS..][..keys].iter().enumerate() {
                 for (block, some) in value.chunks(LANES).enumerate() {

@@ -137,7 +137,7 @@ impl Product {
             let columns = 0..block.len() / rows;
             self.columns(at * panels * LANES, found, block, columns);
         });
-        threads.for_each_chunk(output, outputs, |row, line| {
+        threads.for_each_item(output, outputs, |row, line| {
             for (channels, block) in line.chunks_mut(panels * LANES).zip(blocks.chunks(panels * LANES * rows))
             {
                 let width = block.len() / rows;

@@ -82,7 +82,7 @@ impl Winograd<'_> {
             let band = first..rows.min(first + rows_of_band);
             let tiles = band.len() * self.tiles_across();
             let turned = &mut turned[..tiles * self.tile_len()];
-            threads.for_each_chunk(turned, self.tile_len(), |at, turned| {
+            threads.for_each_item(turned, self.tile_len(), |at, turned| {
                 let (picture, y, x) =
                     self.place(band.start + at / self.tiles_across(), at % self.tiles_across());
                 let pixels = std::array::from_fn(|i| pixel(picture, y + i / INPUTS, x + i % INPUTS));
@@ -173,7 +173,7 @@ impl Winograd<'_> {
                     .map(move |y| at * self.tiles_across() * OUTPUTS * OUTPUTS + y * OUTPUTS)
             })
             .collect();
-        threads.for_each_chunk(output, self.across * outputs, |row, line| {
+        threads.for_each_item(output, self.across * outputs, |row, line| {
             for (x, pixel) in line.chunks_exact_mut(outputs).enumerate() {
                 let at = starts[row] + x / OUTPUTS * OUTPUTS * OUTPUTS + x % OUTPUTS;
                 for (block, channels) in pixel.chunks_mut(LANES).enumerate() {

@@ -266,3 +266,60 @@ impl Mul<f32> for Lanes {
         self.with(Self([factor; STEP]), |a, b| a * b)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNELS: usize = 2 * STEP;
+
+    fn number(at: usize) -> f32 {
+        ((at * 7919 % 1009) as f32 / 504.5) - 1.0
+    }
+
+    /// 4x4 outputs of 16 channels, of one tile, by the three transformations.
+    fn tile(level: Level, pixels: &[Vec<f32>], taps: &[Vec<Line>], bias: &Line) -> [Line; OUTPUTS * OUTPUTS] {
+        let (stride, gap) = (CHANNELS + STEP, CHANNELS + 1);
+        let (mut v, mut u) = (vec![f32::NAN; PLACES * stride], vec![Line::ZERO; PLACES * gap]);
+        input(level, &std::array::from_fn(|at| &pixels[at][..]), &mut v);
+        weights(level, &std::array::from_fn(|at| &taps[at][..]), &mut u);
+        let mut sums = vec![Line::ZERO; PLACES * 2];
+        for place in 0..PLACES {
+            for c in 0..CHANNELS {
+                let panel = &u[place * gap + c];
+                let sums = sums[place * 2].iter_mut().zip(&panel.0);
+                sums.for_each(|(sum, u)| *sum += v[place * stride + c] * u);
+            }
+        }
+        let mut outputs = [Line::ZERO; OUTPUTS * OUTPUTS];
+        output(level, &sums, 2, bias, &mut outputs);
+        outputs
+    }
+
+    #[test]
+    fn a_tile_is_what_every_tap_multiplied_gives() {
+        let pixels: Vec<Vec<f32>> =
+            (0..PLACES).map(|at| (0..CHANNELS).map(|c| number(at * 31 + c)).collect()).collect();
+        let line = |at: usize| Line(std::array::from_fn(|o| number(at * 17 + o)));
+        let taps: Vec<Vec<Line>> = (0..TAPS * TAPS)
+            .map(|tap| (0..CHANNELS).map(|c| line(1000 + tap * CHANNELS + c)).collect())
+            .collect();
+        let bias = line(5);
+        let got = tile(Level::detect(), &pixels, &taps, &bias);
+        assert_eq!(got, tile(Level::Scalar, &pixels, &taps, &bias), "wider vectors change no bit");
+        for (at, got) in got.iter().enumerate() {
+            for (o, got) in got.iter().enumerate() {
+                let mut expected = f64::from(bias[o]);
+                for (tap, weights) in taps.iter().enumerate() {
+                    let [y, x] = [at / OUTPUTS + tap / TAPS, at % OUTPUTS + tap % TAPS];
+                    let products = pixels[y * INPUTS + x].iter().zip(weights);
+                    expected += products.map(|(&x, w)| f64::from(x) * f64::from(w[o])).sum::<f64>();
+                }
+                assert!(
+                    (f64::from(*got) - expected).abs() < 5e-5,
+                    "output {at}, channel {o}: {got} {expected}"
+                );
+            }
+        }
+    }
+}

@@ -209,3 +209,38 @@ fn external(
 fn open_plain(file: &Path) -> std::io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beside(location: &str, offset: usize) -> TensorProto {
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+        TensorProto {
+            name: "shape".into(),
+            dims: vec![2],
+            data_type: DataType::Int64 as i32,
+            data_location: Some(EXTERNAL),
+            external_data: vec![entry("location", location.to_owned()), entry("offset", offset.to_string())],
+            ..TensorProto::default()
+        }
+    }
+
+    #[test]
+    fn what_is_no_weight_comes_from_beside_the_model() {
+        let home = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..24).collect();
+        std::fs::write(home.path().join("data"), &bytes).unwrap();
+        let mut proto = beside("data", 8);
+        fetch(&mut proto, home.path()).unwrap();
+        assert_eq!((&proto.raw_data[..], proto.data_location), (&bytes[8..], None));
+        assert!(proto.external_data.is_empty());
+        for (location, offset) in [("data", 9), ("../data", 0), ("none", 0)] {
+            let refused = fetch(&mut beside(location, offset), home.path());
+            assert!(
+                matches!(refused, Err(OnnxError::ExternalData { .. })),
+                "{location} {offset}: {refused:?}"
+            );
+        }
+    }
+}

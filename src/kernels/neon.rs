@@ -7,6 +7,7 @@ use std::arch::asm;
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
+use super::integer::{Group, Sums};
 use super::level::{Neon, Work};
 use super::tile::{LANES, Line, ROWS, Tile};
 
@@ -151,4 +152,63 @@ unsafe fn float32_group_unchecked(group: &[f32; BLOCK * GROUP], lane: usize, row
             vst1q_f32(row.as_mut_ptr().add(lane + 4), high);
         }
     }
+}
+
+/// Rows and output channels whose sums stay in registers, in [`i8_multiply`].
+const SOME_ROWS: usize = ROWS / 2;
+const SOME_LANES: usize = LANES / 2;
+
+/// [`super::integer::Integer::multiply`] of groups in plain order: products of two outputs with four inputs are added in
+/// pairs, first in 16 bits, of which two products of 8 take 15 and a sign, then in 32.
+pub fn i8_multiply(_: Neon, rows: &[&[i8]; ROWS], panel: &[Group<i8>]) -> Sums {
+    assert!(rows.iter().all(|row| row.len() == GROUP * panel.len()) && panel.len().is_multiple_of(2));
+    let mut sums = [[0; LANES]; ROWS];
+    for (rows, sums) in rows.as_chunks::<SOME_ROWS>().0.iter().zip(sums.as_chunks_mut::<SOME_ROWS>().0) {
+        for first in [0, SOME_LANES] {
+            // SAFETY: the witness proves NEON; the assertion above gives the lengths.
+            let part = unsafe { i8_multiply_some(rows, panel, first) };
+            sums.iter_mut().zip(part).for_each(|(sums, part)| {
+                sums[first..first + SOME_LANES].copy_from_slice(&part);
+            });
+        }
+    }
+    sums
+}
+
+/// # Safety
+/// NEON is present, each row has four numbers for each group of the panel, whose number is even, and `first` is at most 8.
+#[target_feature(enable = "neon")]
+unsafe fn i8_multiply_some(
+    rows: &[&[i8]; SOME_ROWS],
+    panel: &[Group<i8>],
+    first: usize,
+) -> [[i32; SOME_LANES]; SOME_ROWS] {
+    let mut sums = [[vdupq_n_s32(0); SOME_LANES / 2]; SOME_ROWS];
+    for (at, [early, late]) in panel.as_chunks::<2>().0.iter().enumerate() {
+        // SAFETY: there are two groups of four inputs, so eight more numbers of each row.
+        let inputs: [[int8x8_t; 2]; SOME_ROWS] = std::array::from_fn(|r| unsafe {
+            let eight = vreinterpret_s32_s8(vld1_s8(rows[r].as_ptr().add(2 * GROUP * at)));
+            [vdup_lane_s32::<0>(eight), vdup_lane_s32::<1>(eight)].map(|x| vreinterpret_s8_s32(x))
+        });
+        for pair in 0..SOME_LANES / 2 {
+            // SAFETY: a group has four numbers for each of 16 outputs, of which these are two of the last eight at most.
+            let weights = unsafe {
+                [early, late].map(|group| vld1_s8(group.0.as_ptr().add(GROUP * (first + 2 * pair))))
+            };
+            for r in 0..SOME_ROWS {
+                let products = vmull_s8(weights[0], inputs[r][0]);
+                let products = vmlal_s8(products, weights[1], inputs[r][1]);
+                sums[r][pair] = vpadalq_s16(sums[r][pair], products);
+            }
+        }
+    }
+    let mut out = [[0; SOME_LANES]; SOME_ROWS];
+    for (out, [a, b, c, d]) in out.iter_mut().zip(sums) {
+        // SAFETY: a row is two registers.
+        unsafe {
+            vst1q_s32(out.as_mut_ptr(), vpaddq_s32(a, b));
+            vst1q_s32(out.as_mut_ptr().add(4), vpaddq_s32(c, d));
+        }
+    }
+    out
 }

@@ -36,6 +36,9 @@ edition = "2024"
 [workspace]
 [lib]
 path = "lib.rs"
+[[bin]]
+name = "measure"
+path = "$PWD/tools/mca/measure.rs"
 [profile.release]
 codegen-units = 1
 [dependencies]
@@ -57,9 +60,10 @@ host=${RUSTC-rustc}
 cross=$(for rustc in "$host" $(type -ap rustc); do if knows_arm "$rustc"; then echo "$rustc" && break; fi; done)
 [ -n "$cross" ] || fail "no compiler knows $arm: rustup target add $arm"
 assembly host "$host"
-"$host" -O -o target/mca/clock tools/mca/clock.rs
+RUSTC=$host cargo build --manifest-path "$crate/Cargo.toml" --target-dir target/mca/host --release --quiet
 assembly arm "$cross" --target "$arm"
 
-export LLVM_MCA TINTYPE="${TINTYPE-target/release/tintype}"
+MEASURE=target/mca/host/release/measure
+export LLVM_MCA MEASURE TINTYPE="${TINTYPE-target/release/tintype}"
 if [ "${1-}" = --boards ] && [ ! -x "$TINTYPE" ]; then fail "$TINTYPE is not there: cargo build --release, or set TINTYPE"; fi
 exec python3 tools/mca target/mca/host.s target/mca/arm.s "${@:2}"

@@ -1,6 +1,6 @@
 """Tables of what inner loops cost: tools/mca.sh builds the assembly and starts this.
 
-    python3 tools/mca HOST.s ARM.s [MODEL.tintype ...]      LLVM_MCA names llvm-mca
+    python3 tools/mca HOST.s ARM.s [MODEL.tintype ...]      LLVM_MCA and MEASURE name programs
 """
 
 import os
@@ -100,10 +100,12 @@ def find(path, loop):
         found = loops(lines)
         inner = [each for each in found if not inside(each, found)]
         start, end = max(inner, key=lambda each: vectors(lines[slice(*each)]))
-        if loop.rounds == 1:
+        outer = [each for each in found if (start, end) in inside(each, found)]
+        # A compiler may have unrolled what has several rounds.
+        if loop.rounds == 1 or not outer:
             best = max(best or ([], []), (lines[start:end], lines[start:end]), key=lambda pair: vectors(pair[0]))
             continue
-        around = min((each for each in found if (start, end) in inside(each, found)), key=lambda each: each[1] - each[0])
+        around = min(outer, key=lambda each: each[1] - each[0])
         text, at = [], around[0]
         for start, end in sorted(inside(around, inner)):
             text += lines[at:start] + lines[start:end] * loop.rounds
@@ -169,8 +171,11 @@ def main(host_asm, arm_asm, models):
                 unit = "MAC" if products else "out"
                 print(f"| {loop.name} | {name} | {len(lines)} | {count} {unit} | {cycles:.1f} | {count / cycles:.2f} | {share} |")
                 rates[name, loop.name] = count / cycles
+    measured = subprocess.run([os.environ["MEASURE"]], capture_output=True, text=True, check=True).stdout
+    ghz, products = map(float, measured.split())
+    print(f"\nThe f32 product as it runs on this machine, at {ghz} GHz: {products} a cycle.")
     for model in models:
-        boards.table(model, rates, host())
+        boards.table(model, rates, host(), ghz)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,14 @@ def cycles(count, rates, core):
     return sum(often / rates[core, loop] for loop, often in count.items() if not loop.startswith("MAC"))
 
 
+def shares(count, rates, start):
+    """Of the cycles on an a72 and an a76, those of the loops whose name starts so."""
+    some = {loop: often for loop, often in count.items() if loop.startswith(start)}
+    return ", ".join(
+        f"{100 * cycles(some, rates, core) / cycles(count, rates, core):.0f}%" for core in ("cortex-a72", "neoverse-n1")
+    )
+
+
 def at_peak(count, rates, core):
     """Cycles if f32 products ran at the core's peak."""
     return cycles(count, rates | {(core, "f32 product"): CORES[core].f32}, core)
@@ -179,20 +187,19 @@ def measured(path, component, size):
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / (repeat + 1)
 
 
-def table(path, rates, host):
+def table(path, rates, host, ghz):
     pipeline, components = read(path)
-    ghz = float(subprocess.run(["target/mca/clock"], check=True, capture_output=True, text=True).stdout)
     passes = pipeline["default_steps"] * (2 if pipeline["default_guidance"] > 1 else 1)
     print(f"\n## {pipeline['name']}, {pipeline['default_width_px']} x {pipeline['default_height_px']} px\n")
-    print(f"| component | GMAC, every tap | GMAC, as computed | {host} at {ghz} GHz: model s | taken s | slower by |")
-    print("|---|---|---|---|---|---|")
+    print(f"| component | GMAC, every tap | GMAC, as computed | {host} at {ghz} GHz: model s | taken s | slower by | on an a72 and an a76, products | Winograd's turning |")
+    print("|---|---|---|---|---|---|---|---|")
     slower = {}
     for name, (count, size) in components.items():
         model, taken = cycles(count, rates, host) / ghz / 1e9, measured(path, name, size)
         slower[name] = taken / model
         print(
             f"| {name} | {count['MAC, every tap'] / 1e9:.2f} | {count['f32 product'] / 1e9:.2f} | {model:.4f}"
-            f" | {taken:.4f} | {slower[name]:.1f} |"
+            f" | {taken:.4f} | {slower[name]:.1f} | {shares(count, rates, 'f32 product')} | {shares(count, rates, 'Winograd')} |"
         )
     print(f"\nSeconds, reckoned and not measured; a picture is {passes} passes of the UNet, two of the text encoder, and one")
     print("of the decoder.\n")

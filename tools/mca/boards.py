@@ -31,7 +31,7 @@ class Board:
 # Clocks are the makers'; bandwidths are rounded from what public measurements of copies say.
 BOARDS = [
     Board("Pi 3, Zero 2 W", "cortex-a53", 4, 1.0, 2.0),
-    Board("Jetson Nano", "cortex-a57", 4, 1.43, 9.0),
+    Board("Jetson Nano", "cortex-a72", 4, 1.43, 9.0),
     Board("Pi 4", "cortex-a72", 4, 1.5, 4.0),
     Board("Pi 4 at 1.8 GHz", "cortex-a72", 4, 1.8, 4.0),
     Board("Pi 5", "neoverse-n1", 4, 2.4, 9.0),
@@ -102,8 +102,10 @@ def counted(graph, shapes, weights):
         elif op == "geglu":
             out[-1] //= 2
             count["GELU"] += numbers // 2
-        elif op == "activation" or (op == "group_norm" and node["silu"]):
+        elif op == "activation":
             count["GELU"] += numbers
+        elif op == "group_norm" and node["silu"]:
+            count["norm and SiLU"] += numbers
         elif op == "concat":
             out[-1] = sum(shape[-1] for shape in of)
         elif op == "slice":
@@ -157,9 +159,9 @@ def cycles(count, rates, core):
     return sum(often / rates[core, loop] for loop, often in count.items() if not loop.startswith("MAC"))
 
 
-def shares(count, rates, start):
-    """Of the cycles on an a72 and an a76, those of the loops whose name starts so."""
-    some = {loop: often for loop, often in count.items() if loop.startswith(start)}
+def shares(count, rates, *starts):
+    """Of the cycles on an a72 and an a76, those of the loops whose names start so."""
+    some = {loop: often for loop, often in count.items() if loop.startswith(starts)}
     return ", ".join(
         f"{100 * cycles(some, rates, core) / cycles(count, rates, core):.0f}%" for core in ("cortex-a72", "neoverse-n1")
     )
@@ -173,7 +175,7 @@ def at_peak(count, rates, core):
 def in_int8(count, rates, core):
     """Cycles if all but attention were integer products at the core's peak, of every tap."""
     attention, others = count["MAC, attention"], count["MAC, every tap"] - count["MAC, attention"]
-    rest = sum(count[loop] / rates[core, loop] for loop in ("softmax", "GELU"))
+    rest = sum(count[loop] / rates[core, loop] for loop in ("softmax", "GELU", "norm and SiLU"))
     return attention / CORES[core].f32 + others / CORES[core].int8 + rest
 
 
@@ -191,15 +193,16 @@ def table(path, rates, host, ghz):
     pipeline, components = read(path)
     passes = pipeline["default_steps"] * (2 if pipeline["default_guidance"] > 1 else 1)
     print(f"\n## {pipeline['name']}, {pipeline['default_width_px']} x {pipeline['default_height_px']} px\n")
-    print(f"| component | GMAC, every tap | GMAC, as computed | {host} at {ghz} GHz: model s | taken s | slower by | on an a72 and an a76, products | Winograd's turning |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| component | GMAC, every tap | GMAC, as computed | {host} at {ghz} GHz: model s | taken s | slower by | on an a72 and an a76, products | Winograd's turning | functions |")
+    print("|---|---|---|---|---|---|---|---|---|")
     slower = {}
     for name, (count, size) in components.items():
         model, taken = cycles(count, rates, host) / ghz / 1e9, measured(path, name, size)
         slower[name] = taken / model
         print(
             f"| {name} | {count['MAC, every tap'] / 1e9:.2f} | {count['f32 product'] / 1e9:.2f} | {model:.4f}"
-            f" | {taken:.4f} | {slower[name]:.1f} | {shares(count, rates, 'f32 product')} | {shares(count, rates, 'Winograd')} |"
+            f" | {taken:.4f} | {slower[name]:.1f} | {shares(count, rates, 'f32 product')} | {shares(count, rates, 'Winograd')}"
+            f" | {shares(count, rates, 'softmax', 'GELU', 'norm')} |"
         )
     print(f"\nSeconds, reckoned and not measured; a picture is {passes} passes of the UNet, two of the text encoder, and one")
     print("of the decoder.\n")

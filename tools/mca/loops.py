@@ -48,8 +48,7 @@ CORES = {
     core.name: core
     for core in [
         Core("cortex-a53", "Pi 3, Zero 2 W", 4, 4),
-        Core("cortex-a57", "Jetson Nano", 4, 8),
-        Core("cortex-a72", "Pi 4", 4, 8),
+        Core("cortex-a72", "Pi 4; LLVM has the same model for the a57 of a Jetson Nano", 4, 8),
         Core("neoverse-n1", "a76: Pi 5; a78ae: Orin", 8, 32),
         Core("neoverse-n2", "ARM cores with i8mm", 8, 64),
         Core("znver3", "AMD Zen 3", 16, 32),
@@ -72,7 +71,7 @@ class Loop:
     integer: bool = False
 
 
-NEON = ["cortex-a53", "cortex-a57", "cortex-a72", "neoverse-n1"]
+NEON = ["cortex-a53", "cortex-a72", "neoverse-n1"]
 X86 = ["host"]
 
 LOOPS = {
@@ -85,6 +84,7 @@ LOOPS = {
         Loop("Winograd, outputs", r"8winograd6output", NEON, rounds=4),
         Loop("softmax", r"7Running3add", NEON),
         Loop("GELU", r"8Function5apply", NEON),
+        Loop("norm and SiLU", r"4norm12apply_affine", NEON),
         Loop("int8 product, sdot", r"7dotprod\w*accumulate", ["neoverse-n1"], integer=True),
         Loop("int8 product, smmla", r"4i8mm\w*accumulate", ["neoverse-n2"], integer=True),
     ],
@@ -97,6 +97,7 @@ LOOPS = {
         Loop("Winograd, outputs", r"4avx213run_unchecked.*8TurnSums", X86),
         Loop("softmax", r"4avx213run_unchecked.*7softmax3Add", X86),
         Loop("GELU", r"4avx213run_unchecked.*10activation5Apply", X86),
+        Loop("norm and SiLU", r"4avx213run_unchecked.*4norm5Apply", X86),
         Loop("int8 product, 16-bit", r"4avx2\w*(?:int|pairs|i16)\w*accumulate", X86, integer=True),
         Loop("int8 product, vnni", r"4vnni\w*accumulate", ["znver4"], integer=True),
     ],

@@ -77,4 +77,4 @@ say '| board | memory | level, threads | picture s | UNet step s | decoder s | Â
 say '|---|---|---|---|---|---|---|---|---|'
 printf '| %s | %s MB | %s, %s | %s, %s MB | %s | %s | %s to %s | %s to %s | %s, %s, %s |\n' \
     "$(board)" "$memory_mb" "$level" "$threads" "$picture" "$picture_mb" "$unet" "$decoder" "$warm_before" "$warm_after" \
-    "$flags_before" "$flags_after" "$(governor)" "$(uname -r)" "$("$TINTYPE" --version)"
+    "$flags_before" "$flags_after" "$(governor)" "$(uname -r | sed 's/[-+].*//')" "$("$TINTYPE" --version)"

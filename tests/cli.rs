@@ -416,7 +416,11 @@ fn selftest_holds_a_board_against_the_references_in_the_model() {
     let report = works(&place.run(["selftest", "taesd.tintype", "--threads", "1", "--json"]));
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["passed"], true);
-    assert_eq!(report["components"].as_array().unwrap().len(), 2);
+    assert_eq!(report["arithmetic"], Level::detect().arithmetic().name());
+    assert!(report["board"]["memory_bytes"].as_u64() > report["board"]["available_bytes"].as_u64());
+    assert!(report["board"]["storage_bytes_per_s"].as_f64().unwrap() > 0.0);
+    let arithmetics = if report["arithmetic"] == "f32" { 1 } else { 2 };
+    assert_eq!(report["components"].as_array().unwrap().len(), 2 * arithmetics);
     for component in report["components"].as_array().unwrap() {
         assert!(component["relative_l2"].as_f64().unwrap() > 0.0, "int8 is never exact");
     }

@@ -27,31 +27,60 @@ pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile
     unsafe { accumulate_unchecked(rows, panel, acc) }
 }
 
+/// Four inputs of a row are loaded at once and multiplied by element: one that its load spreads over a register takes a turn
+/// of the units that multiply.
+///
 /// # Safety
 /// NEON is present and each row has the panel's length.
 #[target_feature(enable = "neon")]
 unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
-    // 24 registers of sums, 4 of the panel, 1 of a row: 29 of 32.
+    // 24 registers of sums, 6 of rows, 2 of the panel: all 32.
     // SAFETY: a tile's row is 16 floats, four registers.
     let mut sums: [[float32x4_t; PARTS]; ROWS] = unsafe {
         std::array::from_fn(|r| std::array::from_fn(|part| vld1q_f32(acc[r].as_ptr().add(4 * part))))
     };
-    for (k, weights) in panel.iter().enumerate() {
-        // SAFETY: a panel's row is 16 floats, four registers.
-        let weights: [float32x4_t; PARTS] =
-            unsafe { std::array::from_fn(|part| vld1q_f32(weights.as_ptr().add(4 * part))) };
-        for r in 0..ROWS {
-            // SAFETY: k < panel.len(), which is the length of every row.
-            let x = unsafe { vld1q_dup_f32(rows[r].as_ptr().add(k)) };
-            for part in 0..PARTS {
-                sums[r][part] = vfmaq_f32(sums[r][part], x, weights[part]);
-            }
+    let (fours, rest) = panel.as_chunks::<4>();
+    for (at, [a, b, c, d]) in fours.iter().enumerate() {
+        // SAFETY: 4 * at + 3 < panel.len(), which is the length of every row; NEON is present.
+        unsafe {
+            let inputs = std::array::from_fn(|r| vld1q_f32(rows[r].as_ptr().add(4 * at)));
+            multiply::<0>(&mut sums, &inputs, a);
+            multiply::<1>(&mut sums, &inputs, b);
+            multiply::<2>(&mut sums, &inputs, c);
+            multiply::<3>(&mut sums, &inputs, d);
+        }
+    }
+    for (k, weights) in (panel.len() - rest.len()..).zip(rest) {
+        // SAFETY: k < panel.len(), which is the length of every row; NEON is present.
+        unsafe {
+            let inputs = std::array::from_fn(|r| vld1q_dup_f32(rows[r].as_ptr().add(k)));
+            multiply::<0>(&mut sums, &inputs, weights);
         }
     }
     for r in 0..ROWS {
         for part in 0..PARTS {
             // SAFETY: a tile's row is 16 floats, four registers.
             unsafe { vst1q_f32(acc[r].as_mut_ptr().add(4 * part), sums[r][part]) };
+        }
+    }
+}
+
+/// Adds the products of one input of every row, the one at place `K` of `inputs`, with its weights.
+///
+/// # Safety
+/// NEON is present.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn multiply<const K: i32>(
+    sums: &mut [[float32x4_t; PARTS]; ROWS],
+    inputs: &[float32x4_t; ROWS],
+    weights: &Line,
+) {
+    for part in 0..PARTS {
+        // SAFETY: a panel's row is 16 floats, four registers.
+        let weights = unsafe { vld1q_f32(weights.as_ptr().add(4 * part)) };
+        for (sums, &inputs) in sums.iter_mut().zip(inputs) {
+            sums[part] = vfmaq_laneq_f32::<K>(sums[part], weights, inputs);
         }
     }
 }

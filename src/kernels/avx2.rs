@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
+use std::ops::{Add, Mul, Sub};
 
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
 use super::integer::{Group, StoredGroup, Sums};
+use super::lanes::{LEN, Lanes, LanesWork};
 use super::level::{Avx2, Work};
 use super::tile::{LANES, Line, ROWS, Tile};
 
@@ -23,6 +25,77 @@ pub fn run<W: Work>(_: Avx2, work: W) -> W::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run_unchecked<W: Work>(work: W) -> W::Output {
     work.run()
+}
+
+/// [`super::Level::run_lanes`].
+#[inline]
+pub fn run_lanes(witness: Avx2, work: impl LanesWork) {
+    // SAFETY: the witness proves what the function is compiled for.
+    unsafe { run_lanes_unchecked(witness, work) }
+}
+
+/// # Safety
+/// AVX2, FMA and F16C are present.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_lanes_unchecked(witness: Avx2, work: impl LanesWork) {
+    work.run::<F32x8>(witness);
+}
+
+/// Eight numbers in a register; there is none without AVX2 and FMA.
+#[derive(Clone, Copy)]
+struct F32x8(__m256);
+
+impl Lanes for F32x8 {
+    type Proof = Avx2;
+
+    #[inline(always)]
+    fn load(_: Avx2, from: &[f32; LEN]) -> Self {
+        // SAFETY: the witness proves AVX2, and there are eight floats.
+        Self(unsafe { _mm256_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LEN]) {
+        // SAFETY: `self` proves AVX2, and there are eight floats.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: f32, summand: Self) -> Self {
+        // SAFETY: `self` proves FMA.
+        Self(unsafe { _mm256_fmadd_ps(self.0, _mm256_set1_ps(factor), summand.0) })
+    }
+}
+
+impl Add for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+}
+
+impl Sub for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+}
+
+impl Mul<f32> for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, factor: f32) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_mul_ps(self.0, _mm256_set1_ps(factor)) })
+    }
 }
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.

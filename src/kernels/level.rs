@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::Arithmetic;
+use super::lanes::{LanesWork, Plain};
 
 /// An instruction set that is known to be present: only [`Level::available`] makes the faster ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,18 @@ impl Level {
             Vectors::Avx2(witness) => super::avx2::run(witness, work),
             #[cfg(target_arch = "aarch64")]
             Vectors::Neon(witness) => super::neon::run(witness, work),
+        }
+    }
+
+    /// Runs what is written for eight numbers at a time, in the registers of this level.
+    #[inline]
+    pub fn run_lanes(self, work: impl LanesWork) {
+        match self.vectors() {
+            Vectors::Scalar => work.run::<Plain>(()),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx2(witness) => super::avx2::run_lanes(witness, work),
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon(witness) => super::neon::run_lanes(witness, work),
         }
     }
 

@@ -21,6 +21,7 @@ pub mod elementary;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
 pub mod integer;
+pub mod lanes;
 pub mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;

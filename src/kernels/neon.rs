@@ -3,11 +3,13 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::{Add, Mul, Sub};
 
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
 use super::integer::{Group, Sums};
+use super::lanes::{LEN, Lanes, LanesWork};
 use super::level::{Neon, Work};
 use super::tile::{LANES, Line, ROWS, Tile};
 
@@ -18,6 +20,80 @@ const PARTS: usize = LANES / 4;
 #[inline]
 pub fn run<W: Work>(_: Neon, work: W) -> W::Output {
     work.run()
+}
+
+/// [`super::Level::run_lanes`].
+#[inline]
+pub fn run_lanes(witness: Neon, work: impl LanesWork) {
+    // SAFETY: the witness proves what the function is compiled for.
+    unsafe { run_lanes_unchecked(witness, work) }
+}
+
+/// # Safety
+/// NEON is present.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn run_lanes_unchecked(witness: Neon, work: impl LanesWork) {
+    work.run::<F32x8>(witness);
+}
+
+/// Eight numbers in two registers; there are none without NEON.
+#[derive(Clone, Copy)]
+struct F32x8(float32x4_t, float32x4_t);
+
+impl Lanes for F32x8 {
+    type Proof = Neon;
+
+    #[inline(always)]
+    fn load(_: Neon, from: &[f32; LEN]) -> Self {
+        // SAFETY: the witness proves NEON, and there are eight floats.
+        unsafe { Self(vld1q_f32(from.as_ptr()), vld1q_f32(from.as_ptr().add(4))) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LEN]) {
+        // SAFETY: `self` proves NEON, and there are eight floats.
+        unsafe {
+            vst1q_f32(to.as_mut_ptr(), self.0);
+            vst1q_f32(to.as_mut_ptr().add(4), self.1);
+        }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: f32, summand: Self) -> Self {
+        // SAFETY: `self` proves NEON.
+        unsafe { Self(vfmaq_n_f32(summand.0, self.0, factor), vfmaq_n_f32(summand.1, self.1, factor)) }
+    }
+}
+
+impl Add for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: `self` proves NEON.
+        unsafe { Self(vaddq_f32(self.0, other.0), vaddq_f32(self.1, other.1)) }
+    }
+}
+
+impl Sub for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` proves NEON.
+        unsafe { Self(vsubq_f32(self.0, other.0), vsubq_f32(self.1, other.1)) }
+    }
+}
+
+impl Mul<f32> for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, factor: f32) -> Self {
+        // SAFETY: `self` proves NEON.
+        unsafe { Self(vmulq_n_f32(self.0, factor), vmulq_n_f32(self.1, factor)) }
+    }
 }
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
-use crate::kernels::integer::{Group, Integer, Panel, STEP, StoredGroup};
+use crate::kernels::integer::{Integer, STEP};
+use crate::kernels::panel::{Group, Panel, StoredGroup};
 use crate::kernels::{Arithmetic, Level, Line};
 
 /// Inputs that share a scale where a channel has several; steps of a product start at multiples of it.
@@ -172,7 +173,6 @@ impl Matrix {
         };
         let block = output / BLOCK;
         panel.groups.resize(inputs.len().next_multiple_of(STEP) / GROUP, Group::zeros());
-        Q::arrange(level, stored(block), stored(block + 1), &mut panel.groups);
         let run = self.scales_of(scales, block).run.min(inputs.len());
         panel.run = run / GROUP;
         panel.scales.resize(inputs.len().div_ceil(run), Line::ZERO);
@@ -182,6 +182,7 @@ impl Matrix {
                 line[half * BLOCK..][..BLOCK].copy_from_slice(&scales.values[first / scales.run]);
             }
         }
+        panel.fill(level, stored(output / BLOCK), stored(output / BLOCK + 1));
     }
 }
 

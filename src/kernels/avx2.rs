@@ -7,9 +7,10 @@ use std::ops::{Add, Mul, Sub};
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
-use super::integer::{Group, StoredGroup, Sums};
+use super::integer::Sums;
 use super::lanes::{LEN, Lanes, LanesWork};
 use super::level::{Avx2, Work};
+use super::panel::{Group, Stored, StoredGroup};
 use super::tile::{LANES, Line, ROWS, Tile};
 
 /// [`super::Level::run`].
@@ -235,12 +236,14 @@ unsafe fn store_turned([a, b, c, d]: [__m256; 4], lane: usize, rows: &mut [Line]
 }
 
 /// [`super::integer::Integer::arrange`].
-pub fn i16_arrange(_: Avx2, low: &[StoredGroup], high: &[StoredGroup], panel: &mut [Group<i16>]) {
+pub fn i16_arrange(_: Avx2, stored: Stored, panel: &mut [Group<i16>]) {
     for (at, group) in panel.iter_mut().enumerate() {
-        for (half, stored) in [low, high].into_iter().enumerate() {
+        let ratios = stored.ratios_of(at);
+        for (half, stored) in [stored.low, stored.high].into_iter().enumerate() {
             let stored = stored.get(at).unwrap_or(&[0; BLOCK * GROUP]);
+            let ratios = ratios.map(|ratios| &ratios.as_chunks().0[half]);
             // SAFETY: the witness proves AVX2, and a group has two halves.
-            unsafe { i16_arrange_unchecked(stored, half, group) };
+            unsafe { i16_arrange_unchecked(stored, half, ratios, group) };
         }
     }
 }
@@ -248,7 +251,12 @@ pub fn i16_arrange(_: Avx2, low: &[StoredGroup], high: &[StoredGroup], panel: &m
 /// # Safety
 /// AVX2 is present, and `half` is 0 or 1.
 #[target_feature(enable = "avx2")]
-unsafe fn i16_arrange_unchecked(stored: &StoredGroup, half: usize, group: &mut Group<i16>) {
+unsafe fn i16_arrange_unchecked(
+    stored: &StoredGroup,
+    half: usize,
+    ratios: Option<&[i16; BLOCK]>,
+    group: &mut Group<i16>,
+) {
     // SAFETY: a stored group is twice 16 bytes.
     let [a, b] =
         unsafe { [0, 16].map(|at| _mm256_cvtepi8_epi16(_mm_loadu_si128(stored.as_ptr().add(at).cast()))) };
@@ -256,7 +264,17 @@ unsafe fn i16_arrange_unchecked(stored: &StoredGroup, half: usize, group: &mut G
     let [a, b] = [_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)];
     let pairs = [_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b)];
     for (pair, channels) in pairs.into_iter().enumerate() {
-        let in_order = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(channels));
+        let mut in_order = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(channels));
+        if let Some(ratios) = ratios {
+            // SAFETY: there are eight numbers of 16 bits.
+            let ratios = unsafe { _mm_loadu_si128(ratios.as_ptr().cast()) };
+            // Each twice, as each channel has a pair of inputs.
+            let twice = _mm256_or_si256(
+                _mm256_cvtepu16_epi32(ratios),
+                _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(ratios)),
+            );
+            in_order = _mm256_mulhrs_epi16(_mm256_slli_epi16::<4>(in_order), twice);
+        }
         // SAFETY: the group has 64 numbers, of which these are 16 from at most 48 on.
         unsafe {
             _mm256_storeu_si256(group.0.as_mut_ptr().add(2 * LANES * pair + 16 * half).cast(), in_order);

@@ -4,8 +4,9 @@
 use std::arch::asm;
 
 use super::dequantise::GROUP;
-use super::integer::{Group, STEP, Sums};
+use super::integer::{STEP, Sums};
 use super::level::Dotprod;
+use super::panel::Group;
 use super::tile::{LANES, ROWS};
 
 /// Adds the products of four outputs with six rows, whose inputs are a quarter of `v24` to `v29`, to six registers.

@@ -5,8 +5,9 @@
 use std::arch::asm;
 
 use super::dequantise::GROUP;
-use super::integer::{Group, STEP, Sums};
+use super::integer::{STEP, Sums};
 use super::level::I8mm;
+use super::panel::Group;
 use super::tile::{LANES, ROWS};
 
 /// Turns groups in plain order, two at a time, to `[8 pairs of outputs][2][8 inputs]`.

@@ -5,32 +5,22 @@
 //! q[r][k]    = round(x[r][k] / scale[r])                     see quantise
 //! acc[r][l] += scale[r] * weight_scale[l] * sum over k of q[r][k] * w[k][l]
 //! ```
-//! The sum is exact, in 32 bits; where weights have a scale for every few inputs, there is a sum for each of them. So all
-//! levels give the same bits, whatever instructions they have. `i16` activations have 14 bits, after which what `int8`
-//! weights lose is all that is lost; `i8` activations have 7.
+//! The sum is exact, in 32 bits, so all levels give the same bits, whatever instructions they have. `i16` activations have 11
+//! bits, after which what `int8` weights lose is all that is lost; `i8` activations have 7.
+//!
+//! Where weights have a scale for every few inputs, `i8` has a sum for each of them. In `i16` there is room for another four
+//! bits: weights are multiplied by the ratio of their scale to the largest one, and there is one sum.
 
 use super::Level;
-use super::dequantise::{BLOCK, GROUP};
+use super::dequantise::GROUP;
 use super::level::Work;
+use super::panel::{Arrange, Group, Panel, Stored};
 use super::tile::{LANES, Line, ROWS, Tile};
 
 /// Inputs that rows and panels are filled up to a multiple of.
 pub const STEP: usize = 16;
-/// The most inputs of a run: the sum of so many products of 14 and 7 bits fits 31.
-pub const RUN_MAX: usize = 1024;
-
-/// Weights of 4 inputs of 16 output channels, in the order that a level wants them in.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(C, align(64))]
-pub struct Group<Q>(pub [Q; GROUP * LANES]);
-
-impl<Q: Integer> Group<Q> {
-    /// Zeros.
-    pub fn zeros() -> Self {
-        Self([Q::default(); GROUP * LANES])
-    }
-}
-
+/// The most inputs of a run: the sum of so many products of 11 and 11 bits fits 31.
+pub const RUN_MAX: usize = 512;
 /// The sums of one tile.
 pub type Sums = [[i32; LANES]; ROWS];
 
@@ -38,6 +28,8 @@ pub type Sums = [[i32; LANES]; ROWS];
 pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Send + Sync + 'static {
     /// The largest magnitude that is used.
     const MAX: i16;
+    /// Whether weights are multiplied by the ratios of their scales.
+    const FOLDS: bool;
 
     /// A whole number from `-MAX` to `MAX`.
     fn of(whole: i32) -> Self;
@@ -45,10 +37,9 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
     /// Where a weight lies in a [`Group`] in plain order.
     fn place(lane: usize, input: usize) -> usize;
 
-    /// Puts stored weights, 8 outputs x 4 inputs in each group, into the order of the level: `low` are outputs 0 to 7,
-    /// `high` 8 to 15. What they do not reach becomes zeros.
-    fn arrange(level: Level, low: &[StoredGroup], high: &[StoredGroup], panel: &mut [Group<Self>]) {
-        level.run(Arrange { low, high, panel });
+    /// Puts stored weights into the order of the level. What they do not reach becomes zeros.
+    fn arrange(level: Level, stored: Stored, panel: &mut [Group<Self>]) {
+        level.run(Arrange { stored, panel });
     }
 
     /// `sums[r][l] = sum over k of rows[r][k] * panel[k][l]`; rows are as long as the panel.
@@ -57,11 +48,9 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
     }
 }
 
-/// 8 outputs x 4 inputs as they lie in the file.
-pub type StoredGroup = [i8; BLOCK * GROUP];
-
 impl Integer for i8 {
     const MAX: i16 = 127;
+    const FOLDS: bool = false;
 
     #[inline(always)]
     fn of(whole: i32) -> Self {
@@ -74,8 +63,8 @@ impl Integer for i8 {
     }
 
     #[cfg(target_arch = "aarch64")]
-    fn arrange(level: Level, low: &[StoredGroup], high: &[StoredGroup], panel: &mut [Group<Self>]) {
-        level.run(Arrange { low, high, panel });
+    fn arrange(level: Level, stored: Stored, panel: &mut [Group<Self>]) {
+        level.run(Arrange { stored, panel });
         if let Level::I8mm(witness) = level {
             super::i8mm::arrange(witness, panel);
         }
@@ -93,7 +82,8 @@ impl Integer for i8 {
 }
 
 impl Integer for i16 {
-    const MAX: i16 = (1 << 14) - 1;
+    const MAX: i16 = (1 << 11) - 1;
+    const FOLDS: bool = true;
 
     #[inline(always)]
     fn of(whole: i32) -> Self {
@@ -107,10 +97,10 @@ impl Integer for i16 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn arrange(level: Level, low: &[StoredGroup], high: &[StoredGroup], panel: &mut [Group<Self>]) {
+    fn arrange(level: Level, stored: Stored, panel: &mut [Group<Self>]) {
         match level.vectors() {
-            super::level::Vectors::Avx2(witness) => super::avx2::i16_arrange(witness, low, high, panel),
-            super::level::Vectors::Scalar => level.run(Arrange { low, high, panel }),
+            super::level::Vectors::Avx2(witness) => super::avx2::i16_arrange(witness, stored, panel),
+            super::level::Vectors::Scalar => level.run(Arrange { stored, panel }),
         }
     }
 
@@ -122,17 +112,6 @@ impl Integer for i16 {
             Level::Scalar => level.run(Multiply { rows, panel }),
         }
     }
-}
-
-/// A panel of weights with their scales.
-#[derive(Debug, Clone, Default)]
-pub struct Panel<Q> {
-    /// `[K / 4]`, a multiple of four of them.
-    pub groups: Vec<Group<Q>>,
-    /// `[K / run]`, the scales of 16 outputs each.
-    pub scales: Vec<Line>,
-    /// Groups that share a scale: a multiple of four.
-    pub run: usize,
 }
 
 /// Adds the products of six quantised rows with a panel to `acc`.
@@ -176,28 +155,6 @@ impl Work for Rescale<'_> {
     }
 }
 
-struct Arrange<'a, Q> {
-    low: &'a [StoredGroup],
-    high: &'a [StoredGroup],
-    panel: &'a mut [Group<Q>],
-}
-
-impl<Q: Integer> Work for Arrange<'_, Q> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (at, group) in self.panel.iter_mut().enumerate() {
-            for (lane, stored) in [(0, self.low.get(at)), (BLOCK, self.high.get(at))] {
-                for place in 0..BLOCK * GROUP {
-                    let weight = stored.map_or(0, |stored| stored[place]);
-                    group.0[Q::place(lane + place / GROUP, place % GROUP)] = Q::of(weight.into());
-                }
-            }
-        }
-    }
-}
-
 struct Multiply<'a, Q> {
     rows: &'a [&'a [Q]; ROWS],
     panel: &'a [Group<Q>],
@@ -224,6 +181,7 @@ impl<Q: Integer> Work for Multiply<'_, Q> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::panel::StoredGroup;
     use super::*;
 
     /// Whole numbers from `-most` to `most` that look random; the first ones are the extremes.
@@ -243,26 +201,50 @@ mod tests {
         (0..inputs.div_ceil(GROUP)).map(group).collect()
     }
 
-    fn panel<Q: Integer>(level: Level, weights: &[i32], inputs: usize, run: usize) -> Panel<Q> {
-        let groups = inputs.next_multiple_of(STEP) / GROUP;
-        let mut arranged = vec![Group([Q::of(1); GROUP * LANES]); groups];
-        let [low, high] = [stored(weights, 0..8, inputs), stored(weights, 8..16, inputs)];
-        Q::arrange(level, &low, &high, &mut arranged);
-        let scale = |at: usize| Line(std::array::from_fn(|lane| 0.25 + (at * LANES + lane) as f32));
-        Panel { groups: arranged, scales: (0..groups.div_ceil(run)).map(scale).collect(), run }
+    fn scale(at: usize, lane: usize) -> f32 {
+        0.25 + ((at * 7 + lane * 3) % 16) as f32
     }
 
-    /// The definition, with nothing of the code above but the formula.
-    fn expected(rows: &[Vec<i32>], weights: &[i32], inputs: usize, run: usize, row_scales: &[f32]) -> Tile {
+    fn panel<Q: Integer>(level: Level, weights: &[i32], inputs: usize, run: usize) -> Panel<Q> {
+        let groups = vec![Group([Q::of(1); GROUP * LANES]); inputs.next_multiple_of(STEP) / GROUP];
+        let scales =
+            (0..groups.len().div_ceil(run)).map(|at| Line(std::array::from_fn(|lane| scale(at, lane))));
+        let mut panel = Panel::default();
+        (panel.groups, panel.scales, panel.run) = (groups, scales.collect(), run);
+        panel.fill(level, &stored(weights, 0..8, inputs), &stored(weights, 8..16, inputs));
+        panel
+    }
+
+    /// The definition, with nothing of the code above but the formulas.
+    fn expected<Q: Integer>(
+        rows: &[Vec<i32>],
+        weights: &[i32],
+        inputs: usize,
+        run: usize,
+        row_scales: &[f32],
+    ) -> Tile {
+        let runs = inputs.next_multiple_of(STEP).div_ceil(run * GROUP);
+        let folds = Q::FOLDS && runs > 1;
+        let sums_of = if folds { 1 } else { runs };
         let mut acc = [Line([1.5; LANES]); ROWS];
-        for (first, at) in (0..inputs).step_by(run * GROUP).zip(0..) {
-            let range = first..inputs.min(first + run * GROUP);
-            for r in 0..ROWS {
-                for lane in 0..LANES {
-                    let sum: i32 = range.clone().map(|k| rows[r][k] * weights[lane * inputs + k]).sum();
-                    let scale = 0.25 + (at * LANES + lane) as f32;
-                    acc[r][lane] = (sum as f32 * scale).mul_add(row_scales[r], acc[r][lane]);
-                }
+        for (r, lane) in (0..ROWS).flat_map(|r| (0..LANES).map(move |lane| (r, lane))) {
+            let largest = (0..runs).map(|at| scale(at, lane)).fold(0.0, f32::max);
+            let mut sums = vec![0; sums_of];
+            for k in 0..inputs {
+                let at = k / (run * GROUP);
+                let ratio = f64::from((scale(at, lane) / largest * 32_767.0 + 0.5) as i16);
+                let weight = weights[lane * inputs + k];
+                // Half up, as the instruction does.
+                let weight = if folds {
+                    (f64::from(16 * weight) * ratio / 32_768.0 + 0.5).floor() as i32
+                } else {
+                    weight
+                };
+                sums[if folds { 0 } else { at }] += rows[r][k] * weight;
+            }
+            for (at, sum) in sums.into_iter().enumerate() {
+                let scale = if folds { largest * (32_768.0 / (32_767.0 * 16.0)) } else { scale(at, lane) };
+                acc[r][lane] = (sum as f32 * scale).mul_add(row_scales[r], acc[r][lane]);
             }
         }
         acc
@@ -271,29 +253,26 @@ mod tests {
     fn every_level_gives_the_same_bits<Q: Integer>() {
         let row_scales = [1.0, 0.5, 1e-3, -2.0, 0.0, 7.0];
         for level in Level::available() {
-            for inputs in (1..70).chain([320, 1024]) {
-                for run in [8, RUN_MAX / GROUP] {
-                    for start in [0, 1, 3] {
-                        let weights = whole(LANES * inputs, 127, 5);
-                        let rows: Vec<Vec<i32>> =
-                            (0..ROWS).map(|r| whole(inputs, Q::MAX.into(), r as u32)).collect();
-                        let padded = inputs.next_multiple_of(STEP);
-                        // Rows start anywhere.
-                        let typed: Vec<Vec<Q>> = rows
-                            .iter()
-                            .map(|row| {
-                                let zeros = std::iter::repeat_n(0, padded - inputs);
-                                let front = std::iter::repeat_n(9, start);
-                                front.chain(row.iter().copied()).chain(zeros).map(Q::of).collect()
-                            })
-                            .collect();
-                        let views: [&[Q]; ROWS] = std::array::from_fn(|r| &typed[r][start..]);
-                        let panel = panel::<Q>(level, &weights, inputs, run);
-                        let mut acc = [Line([1.5; LANES]); ROWS];
-                        accumulate(level, &views, &row_scales, &panel, &mut acc);
-                        let expected = expected(&rows, &weights, inputs, run, &row_scales);
-                        assert_eq!(acc, expected, "{level:?}, {inputs} inputs in runs of {run}");
-                    }
+            for (inputs, run) in
+                (1..70).chain([320, 512]).flat_map(|inputs| [(inputs, 8), (inputs, RUN_MAX / GROUP)])
+            {
+                let weights = whole(LANES * inputs, 127, 5);
+                let rows: Vec<Vec<i32>> = (0..ROWS).map(|r| whole(inputs, Q::MAX.into(), r as u32)).collect();
+                let panel = panel::<Q>(level, &weights, inputs, run);
+                let expected = expected::<Q>(&rows, &weights, inputs, run, &row_scales);
+                // Rows start anywhere.
+                for start in [0, 1, 3] {
+                    let zeros = inputs.next_multiple_of(STEP) - inputs;
+                    let typed = rows.iter().map(|row| {
+                        let front = std::iter::repeat_n(9, start);
+                        let all = front.chain(row.iter().copied()).chain(std::iter::repeat_n(0, zeros));
+                        all.map(Q::of).collect()
+                    });
+                    let typed: Vec<Vec<Q>> = typed.collect();
+                    let views: [&[Q]; ROWS] = std::array::from_fn(|r| &typed[r][start..]);
+                    let mut acc = [Line([1.5; LANES]); ROWS];
+                    accumulate(level, &views, &row_scales, &panel, &mut acc);
+                    assert_eq!(acc, expected, "{level:?}, {inputs} inputs in runs of {run}");
                 }
             }
         }
@@ -314,12 +293,19 @@ mod tests {
     fn the_longest_run_of_the_largest_numbers_fits() {
         let inputs = RUN_MAX;
         for level in Level::available() {
-            let panel = panel::<i16>(level, &vec![-127; LANES * inputs], inputs, RUN_MAX / GROUP);
+            let weights = vec![-127; LANES * inputs];
+            let (whole, folded) = (
+                panel::<i16>(level, &weights, inputs, RUN_MAX / GROUP),
+                panel::<i16>(level, &weights, inputs, 64),
+            );
             let row = vec![<i16 as Integer>::MAX; inputs];
-            let mut acc = [Line::ZERO; ROWS];
-            accumulate(level, &[&row[..]; ROWS], &[1.0; ROWS], &panel, &mut acc);
-            let sum = -127 * 16_383 * 1024;
-            assert_eq!(acc[0][0], sum as f32 * 0.25, "{level:?}");
+            let sum = |panel| {
+                let mut acc = [Line::ZERO; ROWS];
+                accumulate(level, &[&row[..]; ROWS], &[1.0; ROWS], panel, &mut acc);
+                acc[0][0]
+            };
+            assert_eq!(sum(&whole), (-127 * 2047 * 512) as f32 * scale(0, 0), "{level:?}");
+            assert!(sum(&folded) < 0.0, "{level:?}");
         }
     }
 }

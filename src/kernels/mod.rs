@@ -26,6 +26,7 @@ pub mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod norm;
+pub mod panel;
 pub mod quantise;
 pub mod softmax;
 pub mod tile;

@@ -8,9 +8,10 @@ use std::ops::{Add, Mul, Sub};
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
-use super::integer::{Group, Sums};
+use super::integer::Sums;
 use super::lanes::{LEN, Lanes, LanesWork};
 use super::level::{Neon, Work};
+use super::panel::Group;
 use super::tile::{LANES, Line, ROWS, Tile};
 
 /// Registers in a tile's row.

@@ -5,8 +5,9 @@ use std::arch::x86_64::*;
 
 use super::avx2::multiply_pairs;
 use super::dequantise::GROUP;
-use super::integer::{Group, Sums};
+use super::integer::Sums;
 use super::level::Vnni;
+use super::panel::Group;
 use super::tile::{LANES, ROWS};
 
 multiply_pairs!(by_avx, "avx2,avxvnni", |sum, weights, inputs| {

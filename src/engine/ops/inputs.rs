@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::product::{Product, Step};
 use crate::engine::threads::Threads;
-use crate::kernels::integer::{self, Integer, Panel};
+use crate::kernels::integer::{self, Integer};
+use crate::kernels::panel::Panel;
 use crate::kernels::quantise::quantise;
 use crate::kernels::tile::{self, Tile};
 use crate::kernels::{Level, Line, ROWS};

@@ -18,7 +18,8 @@ use std::ops::Range;
 use super::inputs::{Floats, Inputs, Integers};
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, SCALE_RUN, Vector};
-use crate::kernels::integer::{Integer, Panel, STEP};
+use crate::kernels::integer::{Integer, STEP};
+use crate::kernels::panel::Panel;
 use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS, tile};
 
 /// Inputs in a panel: 320 rows of 16 floats are 20 KiB, with six rows of as many 27.5 KiB of a first-level cache.

@@ -266,6 +266,7 @@ const SOME_LANES: usize = LANES / 2;
 
 /// [`super::integer::Integer::multiply`] of groups in plain order: products of two outputs with four inputs are added in
 /// pairs, first in 16 bits, of which two products of 8 take 15 and a sign, then in 32.
+#[inline(never)]
 pub fn i8_multiply(_: Neon, rows: &[&[i8]; ROWS], panel: &[Group<i8>]) -> Sums {
     assert!(rows.iter().all(|row| row.len() == GROUP * panel.len()) && panel.len().is_multiple_of(2));
     let mut sums = [[0; LANES]; ROWS];

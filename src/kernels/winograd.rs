@@ -53,34 +53,23 @@ impl LanesWork for TurnInput<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, proof: L::Proof) {
         let Self { pixels, turned, steps, stride } = self;
+        let mut columns = [[0.0; STEP]; PLACES];
         for step in 0..steps {
-            let [a, b, c, d, e, f] = [
-                input_column::<L>(proof, &pixels, 0, step),
-                input_column::<L>(proof, &pixels, 1, step),
-                input_column::<L>(proof, &pixels, 2, step),
-                input_column::<L>(proof, &pixels, 3, step),
-                input_column::<L>(proof, &pixels, 4, step),
-                input_column::<L>(proof, &pixels, 5, step),
-            ];
-            for y in 0..INPUTS {
-                let row = input_points([a[y], b[y], c[y], d[y], e[y], f[y]]);
-                for x in 0..INPUTS {
-                    row[x].store(&mut turned[(y * INPUTS + x) * stride + step]);
+            for x in 0..INPUTS {
+                let points =
+                    input_points(std::array::from_fn(|y| L::load(proof, &pixels[y * INPUTS + x][step])));
+                for (y, point) in points.into_iter().enumerate() {
+                    point.store(&mut columns[y * INPUTS + x]);
+                }
+            }
+            for (y, row) in columns.as_chunks::<INPUTS>().0.iter().enumerate() {
+                let points = input_points(std::array::from_fn(|x| L::load(proof, &row[x])));
+                for (x, point) in points.into_iter().enumerate() {
+                    point.store(&mut turned[(y * INPUTS + x) * stride + step]);
                 }
             }
         }
     }
-}
-
-#[inline(always)]
-fn input_column<L: Lanes>(
-    proof: L::Proof,
-    pixels: &[&[[f32; STEP]]; PLACES],
-    x: usize,
-    step: usize,
-) -> [L; INPUTS] {
-    let at = |y: usize| L::load(proof, &pixels[y * INPUTS + x][step]);
-    input_points([at(0), at(1), at(2), at(3), at(4), at(5)])
 }
 
 /// Weights: `turned` is `[36][stride]`, of which the inputs are written; `taps` are `[3][3]`, row by row, of equally many

@@ -8,12 +8,11 @@ machine takes than its own model says, measured here by `tintype bench` with one
 import json
 import math
 import os
+import re
 import resource
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
-
-from loops import CORES
 
 ROWS, LANES, TOKENS = 6, 16, 77
 CHUNK_ROWS, BAND_TILES = 504, 64  # of src/engine/ops/product.rs and winograd.rs
@@ -43,8 +42,8 @@ def up(count, step):
     return math.ceil(count / step) * step
 
 
-def convolve(count, node, shape, weight):
-    outputs, down, across, channels = weight
+def convolve(count, node, shape, weight, in_loop):
+    outputs, down, across, channels = weight["shape"]
     n, h, w, _ = shape
     double = 2 if node["upsample"] else 1
     top, left, bottom, right = node["pads"]
@@ -64,17 +63,24 @@ def convolve(count, node, shape, weight):
         count["Winograd, inputs"] += tiles * 36 * channels
         count["Winograd, outputs"] += tiles * 16 * up(outputs, LANES)
     else:
-        product(count, n * h * w, down * across * channels, outputs)
+        in_integers = weight["dtype"] == "i8" and down * across == 1
+        product(count, n * h * w, down * across * channels, outputs, in_integers, in_loop)
     return [n, h, w, outputs]
 
 
-def product(count, rows, inputs, outputs):
-    count["f32 product"] += up(rows, ROWS) * inputs * up(outputs, LANES)
-    count["int8 to f32"] += math.ceil(rows / CHUNK_ROWS) * inputs * up(outputs, LANES)
+def product(count, rows, inputs, outputs, in_integers, in_loop):
+    products, panels = up(rows, ROWS) * inputs * up(outputs, LANES), math.ceil(rows / CHUNK_ROWS) * inputs * up(outputs, LANES)
+    if in_integers and inputs % 16 == 0:
+        # On ARM those outside of the loop stay in f32.
+        count["integer product" if in_loop else "integer product once"] += products
+        count["int8 read"] += panels
+    else:
+        count["f32 product"] += products
+        count["int8 to f32"] += panels
 
 
-def counted(graph, shapes, weights):
-    """How often a run of a graph does what; `shapes` are those of its inputs."""
+def counted(graph, shapes, weights, in_loop):
+    """How often a run of a graph does what; `shapes` are those of its inputs; `in_loop` if it is run at every step."""
     count, shapes = Counter(), list(shapes)
     for node in graph["nodes"]:
         op, of = node["op"], [shapes[value] for value in node["inputs"]]
@@ -85,10 +91,10 @@ def counted(graph, shapes, weights):
         elif op == "channels_first":
             out = [out[0], out[3], *out[1:3]]
         elif op == "conv2d":
-            out = convolve(count, node, out, weights[node["weight"]])
+            out = convolve(count, node, out, weights[node["weight"]], in_loop)
         elif op == "linear":
-            outputs, inputs = weights[node["weight"]]
-            product(count, numbers // inputs, inputs, outputs)
+            outputs, inputs = weights[node["weight"]]["shape"]
+            product(count, numbers // inputs, inputs, outputs, weights[node["weight"]]["dtype"] == "i8", in_loop)
             count["MAC, every tap"] += numbers * outputs
             out[-1] = outputs
         elif op == "attention":
@@ -97,7 +103,6 @@ def counted(graph, shapes, weights):
             pairs = batch * node["heads"] * up(queries, ROWS)
             count["f32 product"] += pairs * (up(keys, LANES) * width + keys * up(width, LANES))
             count["MAC, every tap"] += 2 * batch * queries * keys * channels
-            count["MAC, attention"] += 2 * batch * queries * keys * channels
             count["softmax"] += pairs * up(keys, LANES)
         elif op == "geglu":
             out[-1] //= 2
@@ -113,9 +118,9 @@ def counted(graph, shapes, weights):
         elif op == "upsample":
             out = [out[0], 2 * out[1], 2 * out[2], out[3]]
         elif op == "timestep_embedding":
-            out = [out[0], math.prod(out[1:]) * 2 * weights[node["frequencies"]][0]]
+            out = [out[0], math.prod(out[1:]) * 2 * weights[node["frequencies"]]["shape"][0]]
         elif op == "embedding":
-            out.append(weights[node["table"]][1])
+            out.append(weights[node["table"]]["shape"][1])
         elif op == "prepend_token":
             out = [out[0], 1 + math.prod(out[1:-1]), out[-1]]
         elif op == "pick_token":
@@ -148,15 +153,26 @@ def read(path):
                 continue
             file.seek(component["graph"]["offset"])
             graph = json.loads(file.read(component["graph"]["len"]))
-            weights = {tensor["name"]: tensor["shape"] for tensor in component["tensors"]}
+            weights = {tensor["name"]: tensor for tensor in component["tensors"]}
             shapes = [shape_of(each, *cells) for each in graph["inputs"]]
             size = sum(tensor["blob"]["len"] for tensor in component["tensors"])
-            components[component["name"]] = counted(graph, shapes, weights), size
+            components[component["name"]] = counted(graph, shapes, weights, component["name"] == "unet"), size
     return pipeline, components
 
 
+def rate(rates, core, loop):
+    """How many a cycle; integers are multiplied by the best loop that the core has for them."""
+    is_arm = core.startswith(("cortex", "neoverse"))
+    if loop == "integer product once":
+        loop = "f32 product" if is_arm else "integer product"
+    if loop == "integer product":
+        return max(rate for (of, name), rate in rates.items() if of == core and re.match(r"int\d+ product", name))
+    return rates[core, loop]
+
+
 def cycles(count, rates, core):
-    return sum(often / rates[core, loop] for loop, often in count.items() if not loop.startswith("MAC"))
+    counted = ((loop, often) for loop, often in count.items() if not loop.startswith("MAC") and loop != "int8 read")
+    return sum(often / rate(rates, core, loop) for loop, often in counted)
 
 
 def shares(count, rates, *starts):
@@ -165,18 +181,6 @@ def shares(count, rates, *starts):
     return ", ".join(
         f"{100 * cycles(some, rates, core) / cycles(count, rates, core):.0f}%" for core in ("cortex-a72", "neoverse-n1")
     )
-
-
-def at_peak(count, rates, core):
-    """Cycles if f32 products ran at the core's peak."""
-    return cycles(count, rates | {(core, "f32 product"): CORES[core].f32}, core)
-
-
-def in_int8(count, rates, core):
-    """Cycles if all but attention were integer products at the core's peak, of every tap."""
-    attention, others = count["MAC, attention"], count["MAC, every tap"] - count["MAC, attention"]
-    rest = sum(count[loop] / rates[core, loop] for loop in ("softmax", "GELU", "norm and SiLU"))
-    return attention / CORES[core].f32 + others / CORES[core].int8 + rest
 
 
 def measured(path, component, size):
@@ -197,23 +201,23 @@ def table(path, rates, host, ghz):
     print("|---|---|---|---|---|---|---|---|---|")
     slower = {}
     for name, (count, size) in components.items():
+        products = sum(often for loop, often in count.items() if "product" in loop)
         model, taken = cycles(count, rates, host) / ghz / 1e9, measured(path, name, size)
         slower[name] = taken / model
         print(
-            f"| {name} | {count['MAC, every tap'] / 1e9:.2f} | {count['f32 product'] / 1e9:.2f} | {model:.4f}"
-            f" | {taken:.4f} | {slower[name]:.1f} | {shares(count, rates, 'f32 product')} | {shares(count, rates, 'Winograd')}"
+            f"| {name} | {count['MAC, every tap'] / 1e9:.2f} | {products / 1e9:.2f} | {model:.4f}"
+            f" | {taken:.4f} | {slower[name]:.1f} | {shares(count, rates, 'f32 product', 'integer product')} | {shares(count, rates, 'Winograd')}"
             f" | {shares(count, rates, 'softmax', 'GELU', 'norm')} |"
         )
     print(f"\nSeconds, reckoned and not measured; a picture is {passes} passes of the UNet, two of the text encoder, and one")
     print("of the decoder.\n")
-    print("| board | UNet, model | with the factor | f32 at its peak | int8 at its peak | weights from memory | decoder | picture |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| board | UNet, model | with the factor | weights from memory | decoder | picture |")
+    print("|---|---|---|---|---|---|")
     for board in BOARDS:
         hertz = board.cores * board.ghz * 1e9
         took = {name: slower[name] * cycles(count, rates, board.core) / hertz for name, (count, _) in components.items()}
         picture = 2 * took["text_encoder"] + passes * took["unet"] + took["vae_decoder"]
         unet = components["unet"][0]
-        of_unet = [slower["unet"] * each(unet, rates, board.core) / hertz for each in (at_peak, in_int8)]
-        memory = unet["int8 to f32"] / (board.gb_s * 1e9)
-        row = [took["unet"] / slower["unet"], took["unet"], *of_unet, memory, took["vae_decoder"], picture]
+        memory = (unet["int8 to f32"] + unet["int8 read"]) / (board.gb_s * 1e9)
+        row = [took["unet"] / slower["unet"], took["unet"], memory, took["vae_decoder"], picture]
         print(f"| {board.name} | " + " | ".join(f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}" for seconds in row) + " |")

@@ -10,11 +10,15 @@ use std::sync::Arc;
 use fixture::{data, npz, relative_l2, root};
 use tintype::bundle::{self, Bundle};
 use tintype::denoise::guidance::GuidanceScale;
+use tintype::denoise::noise::TorchGenerator;
+use tintype::denoise::unet::Unet;
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 use tintype::kernels::Arithmetic;
-use tintype::pipeline::{Image, Request, Size, TextToImage};
+use tintype::pipeline::{Image, Request, Size, TextToImage, footprints};
+use tintype::tensor::Latents;
 use tintype::text::Prompt;
+use tintype::text::encoder::TextEncoder;
 
 fn open(precision: Precision) -> (tempfile::TempDir, Arc<Bundle>) {
     let folder = tempfile::tempdir().unwrap();
@@ -81,6 +85,37 @@ fn threads_do_not_change_a_bit() {
         let one = draw(arithmetic, 1);
         assert_eq!(one, draw(arithmetic, 2), "{arithmetic:?}");
         assert_eq!(one, draw(arithmetic, 3), "{arithmetic:?}");
+    }
+}
+
+#[test]
+fn one_pass_for_both_prompts_changes_no_bit() {
+    let bundle = Arc::new(Bundle::open(&root("models/emoji.tintype")).unwrap());
+    let size = Size { width_px: 64, height_px: 64 };
+    let peak = |resources: &Resources| {
+        footprints(&bundle, &[bundle::Component::Unet], size, resources).unwrap()[0].peak_anon_bytes
+    };
+    let encode = |prompt: &str| {
+        let mut encoder = TextEncoder::load(&bundle, &Resources::new(Threads::new(1))).unwrap();
+        encoder.encode(&Prompt::new(prompt).unwrap()).unwrap().embedding
+    };
+    let texts = [encode("a red box"), encode("")];
+    let [_, channels, height, width] =
+        Request { size, ..Request::new(&bundle, Prompt::new("").unwrap(), 0).unwrap() }.latent_shape(&bundle);
+    let mut noise = vec![0.0; channels * height * width];
+    TorchGenerator::new(1).fill_normal(&mut noise);
+    let latents = Latents::new(noise, channels, height, width).unwrap();
+    let predict = |resources: &Resources| {
+        let mut unet = Unet::load(&bundle, resources).unwrap();
+        unet.predict_both(&latents, 700, [&texts[0], &texts[1]]).unwrap()
+    };
+    for arithmetic in Arithmetic::ALL {
+        let roomy = Resources { arithmetic, ..Resources::new(Threads::new(2)) };
+        let tight = Resources { memory_bytes: Some(peak(&roomy) - 1), ..roomy.clone() };
+        assert!(peak(&tight) < peak(&roomy), "it is one prompt at a time then");
+        let both = predict(&roomy);
+        assert_ne!(both[0], both[1]);
+        assert_eq!(both, predict(&tight), "{arithmetic:?}");
     }
 }
 

@@ -53,7 +53,7 @@ impl Stored<'_> {
 /// `weight * 16 * ratio / 32768`, rounded as `pmulhrsw` does.
 #[inline(always)]
 fn folded(weight: i32, ratio: i16) -> i32 {
-    ((weight * FOLDED * i32::from(ratio) >> 14) + 1) >> 1
+    (((weight * FOLDED * i32::from(ratio)) >> 14) + 1) >> 1
 }
 
 /// A panel of weights with their scales.

@@ -25,7 +25,7 @@ mod sigbus;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use args::{Args, Command};
 use error::CliError;
@@ -45,6 +45,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command line, for what makes the manual pages and the completions of it.
+#[doc(hidden)]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 impl Command {

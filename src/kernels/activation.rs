@@ -20,8 +20,8 @@ pub enum Function {
 
 impl Function {
     /// Applies the function to every element, in place.
-    pub fn apply(self, values: &mut [f32]) {
-        Level::detect().run(Apply { function: self, values });
+    pub fn apply(self, level: Level, values: &mut [f32]) {
+        level.run(Apply { function: self, values });
     }
 }
 
@@ -51,9 +51,9 @@ impl Work for Apply<'_> {
 /// If the lengths differ.
 ///
 /// Source: Shazeer 2020, eq. 6, arXiv:2002.05202.
-pub fn geglu(value: &[f32], gate: &[f32], out: &mut [f32]) {
+pub fn geglu(level: Level, value: &[f32], gate: &[f32], out: &mut [f32]) {
     assert!(value.len() == out.len() && gate.len() == out.len());
-    Level::detect().run(Geglu { value, gate, out });
+    level.run(Geglu { value, gate, out });
 }
 
 struct Geglu<'a> {
@@ -232,11 +232,40 @@ mod tests {
         }
     }
 
+    /// Bits, with all NaNs alike: which NaN an operation gives is left to the machine.
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        const FUNCTIONS: [Function; 5] =
+            [Function::Silu, Function::Gelu, Function::QuickGelu, Function::Relu, Function::Tanh];
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-40, -0.0];
+        let all: Vec<f32> = special.into_iter().chain(arguments().step_by(97)).collect();
+        for level in Level::available() {
+            for (len, start) in (0..70).flat_map(|len| [(len, 0), (len, 1), (len, 3)]) {
+                let values = &all[start..start + len];
+                for function in FUNCTIONS {
+                    let (mut expected, mut got) = (values.to_vec(), vec![0.0; start + len]);
+                    got[start..].copy_from_slice(values);
+                    function.apply(Level::Scalar, &mut expected);
+                    function.apply(level, &mut got[start..]);
+                    assert_eq!(bits(&got[start..]), bits(&expected), "{level:?} {function:?} {len}");
+                }
+                let (mut expected, mut got) = (vec![0.0; len], vec![0.0; len]);
+                geglu(Level::Scalar, &all[7..7 + len], values, &mut expected);
+                geglu(level, &all[7..7 + len], values, &mut got);
+                assert_eq!(bits(&got), bits(&expected), "{level:?} {len}");
+            }
+        }
+    }
+
     #[test]
     fn functions_apply_to_every_element() {
         let applied = |function: Function| {
             let mut values = [-2.0, 0.0, 0.5];
-            function.apply(&mut values);
+            function.apply(Level::detect(), &mut values);
             values
         };
         assert_eq!(applied(Function::Relu), [0.0, 0.0, 0.5]);

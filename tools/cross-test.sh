@@ -53,7 +53,7 @@ executable() { # of a test, by its name
 import json, sys
 for line in open(sys.argv[1]):
     message = json.loads(line)
-    if message.get("executable") and message["target"]["name"] == sys.argv[2]:
+    if message.get("executable") and message["profile"]["test"] and message["target"]["name"] == sys.argv[2]:
         print(message["executable"])' "$OUT/built.json" "$1" | tail -n 1
 }
 program=$OUT/$TARGET/release/tintype

@@ -1,4 +1,4 @@
-//! The contract of `denoise`: schedule, DDIM, noise and guidance, against diffusers and torch.
+//! The contract of `denoise`: schedule, samplers, noise and guidance, against diffusers and torch.
 //!
 //! The goldens, their generators and the reason for each tolerance are in `tests/data/README.md`.
 
@@ -13,6 +13,8 @@ use tintype::denoise::kind::SamplerKind;
 use tintype::denoise::noise::TorchGenerator;
 use tintype::denoise::schedule::{Schedule, ScheduleError};
 
+#[path = "sampler/allocations.rs"]
+mod allocations;
 #[path = "sampler/grid.rs"]
 mod grid;
 

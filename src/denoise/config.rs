@@ -41,7 +41,7 @@ pub enum ConfigError {
     /// A key has a value that this sampler cannot follow; others may.
     #[error(
         "this sampler cannot follow the model's scheduler configuration: `{key}` is {got}, expected {expected}; \
-         choose another with --sampler"
+         choose another sampler"
     )]
     Unsupported {
         /// The key.

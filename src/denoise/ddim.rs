@@ -50,8 +50,8 @@ impl Ddim {
     ///
     /// # Errors
     /// - [`SamplerError::Eta`] if `eta` is not in `0..=1`.
-    /// - [`SamplerError::EpsilonAtZeroSnr`] if the model predicts noise and the schedule ends without signal.
-    /// - [`SamplerError::Schedule`] if the betas are unusable or the number of steps does not fit.
+    /// - [`SamplerError::Schedule`] if the betas are unusable, noise is predicted where there is nothing else, or the
+    ///   number of steps does not fit.
     pub fn new(
         config: &SchedulerConfig,
         num_inference_steps: usize,

@@ -226,23 +226,19 @@ fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     std::fs::read(path).map_err(failed)
 }
 
-/// A scheduler's configuration. Python writes numbers that are none, such as `"lambda_min_clipped": -Infinity`, in words of
-/// its own; they are read as null.
 fn scheduler(path: &Path) -> Result<Value, ImportError> {
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    let mut standard = String::with_capacity(text.len());
-    // Every other part stands between quotes; an escaped quote would be in a string of a kind that no scheduler has.
-    for (at, part) in text.split('"').enumerate() {
-        let quote = if at == 0 { "" } else { "\"" };
-        let words = ["-Infinity", "Infinity", "NaN"];
-        let part = match at % 2 {
-            0 => words.iter().fold(part.to_owned(), |part, word| part.replace(word, "null")),
-            _ => part.to_owned(),
-        };
-        standard += quote;
-        standard += &part;
-    }
-    parse_text(path, standard.as_bytes())
+    parse_text(path, standard(&String::from_utf8_lossy(&read(path)?)).as_bytes())
+}
+
+/// JSON as Python writes it, with null for numbers that are none, such as `"lambda_min_clipped": -Infinity`.
+fn standard(text: &str) -> String {
+    let outside = |part: &str| {
+        ["-Infinity", "Infinity", "NaN"].iter().fold(part.to_owned(), |part, word| part.replace(word, "null"))
+    };
+    // Every other part stands between quotes; no string of a scheduler's has a quote in it.
+    let parts = text.split('"').enumerate();
+    let parts = parts.map(|(at, part)| if at % 2 == 0 { outside(part) } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join("\"")
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
@@ -253,4 +249,19 @@ fn parse_text<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Resul
     let failed =
         |error: serde_json::Error| ImportError::Config { path: path.to_owned(), reason: error.to_string() };
     serde_json::from_slice(text).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_none_are_read_as_null() {
+        let text =
+            r#"{"lambda_min_clipped": -Infinity, "a": [NaN, Infinity], "_class_name": "NaN -Infinity"}"#;
+        assert_eq!(
+            standard(text),
+            r#"{"lambda_min_clipped": null, "a": [null, null], "_class_name": "NaN -Infinity"}"#
+        );
+    }
 }

@@ -197,7 +197,7 @@ fn what_a_sampler_cannot_follow_is_refused() {
     let cannot = |key: &str, got: &str, expected: &str| {
         format!(
             "this sampler cannot follow the model's scheduler configuration: `{key}` is {got}, expected {expected}; \
-             choose another with --sampler"
+             choose another sampler"
         )
     };
     let cases = [

@@ -115,6 +115,34 @@ fn the_same_request_gives_the_same_bytes() {
 }
 
 #[test]
+fn every_sampler_draws_its_own_picture_and_is_named_in_it() {
+    let place = Place::new();
+    let mut latents = std::collections::BTreeMap::new();
+    for name in ["ddim", "ddpm", "lcm", "tcd", "euler", "euler-a", "dpmpp-2m", "unipc"] {
+        let output = place.draw(&[
+            "--sampler",
+            name,
+            "--steps",
+            "4",
+            "--seed",
+            "1",
+            "--save-latents",
+            "z.npy",
+            "--json",
+        ]);
+        let report: serde_json::Value = serde_json::from_str(&works(&output)).unwrap();
+        assert_eq!(report["sampler"], name);
+        let picture = String::from_utf8_lossy(&std::fs::read(place.path("out.png")).unwrap()).into_owned();
+        assert!(picture.contains(&format!("\"sampler\":\"{name}\"")), "{name}");
+        assert_eq!(picture.contains("\"eta\":"), ["ddim", "tcd"].contains(&name), "{name}");
+        let twin = latents.insert(std::fs::read(place.path("z.npy")).unwrap(), name);
+        assert_eq!(twin, None, "{name} draws the same");
+    }
+    let picture = String::from_utf8_lossy(&std::fs::read(place.path("out.png")).unwrap()).into_owned();
+    assert!(picture.contains("Sampler: UniPC, "));
+}
+
+#[test]
 fn given_noise_replaces_the_seed() {
     let place = Place::new();
     let noise = place.path("noise.npy");
@@ -160,6 +188,11 @@ fn requests_that_cannot_be_served_are_refused_before_any_work() {
     fails(&place.draw(&["--guidance", "NaN"]), 2, &["guidance", "NaN"]);
     fails(&place.draw(&["--guidance", "-1"]), 2, &["guidance", "-1"]);
     fails(&place.draw(&["--eta", "1.5"]), 2, &["eta", "1.5"]);
+    fails(&place.draw(&["--eta", "0.5", "--sampler", "euler"]), 2, &["euler has no eta", "ddim or tcd"]);
+    fails(&place.draw(&["--eta", "1.5", "--sampler", "tcd"]), 2, &["eta", "1.5"]);
+    fails(&place.draw(&["--sampler", "magic"]), 2, &["magic", "ddim", "euler-a", "dpmpp-2m", "unipc"]);
+    let distilled = ["51", "expected 1 to 50", "original_inference_steps"];
+    fails(&place.draw(&["--sampler", "lcm", "--steps", "51"]), 2, &distilled);
     fails(&place.draw(&["-n", "0"]), 2, &["0 pictures"]);
     fails(&place.draw(&["-n", "2", "--seed", "18446744073709551615"]), 2, &["seed"]);
     fails(&place.draw(&["--threads", "0"]), 2, &["threads"]);
@@ -320,6 +353,8 @@ fn folders_that_cannot_be_imported() {
     fails(&import("broken"), 1, &["config.json"]);
     std::fs::write(unet.join("config.json"), "{}").unwrap();
     fails(&import("broken"), 1, &["unet"]);
+    std::fs::write(place.path("broken/tintype.json"), "{\"sampler\": \"magic\"}").unwrap();
+    fails(&import("broken"), 1, &["tintype.json", "magic", "ddim, ddpm, lcm"]);
     assert!(!place.path("new.tintype").exists());
 }
 

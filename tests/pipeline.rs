@@ -5,17 +5,18 @@
 
 mod fixture;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use fixture::{data, npz, relative_l2, root};
 use tintype::bundle::{self, Bundle};
 use tintype::denoise::guidance::GuidanceScale;
 use tintype::denoise::noise::TorchGenerator;
-use tintype::denoise::unet::Unet;
+use tintype::denoise::unet::{Input, Unet};
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 use tintype::kernels::Arithmetic;
-use tintype::pipeline::{Image, Request, Size, TextToImage, footprints};
+use tintype::pipeline::{Image, Request, Sampler, Size, TextToImage, footprints};
 use tintype::tensor::Latents;
 use tintype::text::Prompt;
 use tintype::text::encoder::TextEncoder;
@@ -107,7 +108,9 @@ fn one_pass_for_both_prompts_changes_no_bit() {
     let latents = Latents::new(noise, channels, height, width).unwrap();
     let predict = |resources: &Resources| {
         let mut unet = Unet::load(&bundle, resources).unwrap();
-        unet.predict_both(&latents, 700, [&texts[0], &texts[1]]).unwrap()
+        let input = Input { divisor: 1.0, timestep: 700.0 };
+        let scale = GuidanceScale::new(3.0).unwrap();
+        unet.predict_both(&latents, input, [&texts[0], &texts[1]], scale).unwrap()
     };
     for arithmetic in Arithmetic::ALL {
         let roomy = Resources { arithmetic, ..Resources::new(Threads::new(2)) };
@@ -131,7 +134,8 @@ struct Run {
     seed: u64,
     steps: usize,
     guidance: f32,
-    eta: f32,
+    eta: Option<f32>,
+    sampler: Option<String>,
     width: usize,
     height: usize,
 }
@@ -142,6 +146,9 @@ fn draw(bundle: &Arc<Bundle>, run: &Run, arithmetic: Arithmetic) -> Image {
     request.steps = run.steps;
     request.guidance_scale = GuidanceScale::new(run.guidance).unwrap();
     request.eta = run.eta;
+    if let Some(name) = &run.sampler {
+        request.sampler = Sampler::from_name(name).unwrap();
+    }
     request.size = Size { width_px: run.width, height_px: run.height };
     let resources = Resources { arithmetic, ..Resources::new(Threads::new(2)) };
     TextToImage::new(bundle.clone(), resources).run(&request, &mut ()).unwrap().remove(0)
@@ -176,6 +183,61 @@ fn matches_diffusers(bundle: &Arc<Bundle>, name: &str) {
 fn whole_pictures_match_the_diffusers_pipeline() {
     let (_folder, bundle) = open(Precision::F32);
     matches_diffusers(&bundle, "tiny/reference/pipeline");
+}
+
+/// Draws every run with f32 weights and holds its latents against those that diffusers drew.
+fn latents_match_diffusers(bundle: &Arc<Bundle>, name: &str) {
+    let golden: Golden =
+        serde_json::from_slice(&std::fs::read(data(&format!("{name}.json"))).unwrap()).unwrap();
+    let reference = npz(&data(&format!("{name}.npz")));
+    for (at, run) in golden.runs.iter().enumerate() {
+        let (image, latents) = (draw(bundle, run, Arithmetic::F32), &reference[&format!("latents.{at}")]);
+        assert_eq!(image.latents.shape(), latents.shape[..]);
+        let error = relative_l2(image.latents.values(), &latents.values);
+        println!("{name}, {:?}: {error:e}", run.sampler);
+        assert!(error < 1e-4, "{name}, {:?}: latents off by {error:e}", run.sampler);
+    }
+}
+
+#[test]
+fn every_sampler_draws_as_that_of_diffusers() {
+    let (_folder, bundle) = open(Precision::F32);
+    latents_match_diffusers(&bundle, "tiny/reference/samplers");
+}
+
+/// The small pipeline with the UNet of the topology `lcm` and its scheduler, imported.
+fn lcm(folder: &Path) -> Arc<Bundle> {
+    let source = folder.join("lcm");
+    for part in ["text_encoder", "tokenizer", "vae_decoder"] {
+        copy(&data("tiny").join(part), &source.join(part));
+    }
+    copy(&data("topologies/lcm/unet"), &source.join("unet"));
+    std::fs::create_dir(source.join("scheduler")).unwrap();
+    let golden = std::fs::read(data("topologies/lcm/drawn.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
+    let scheduler = golden["scheduler"].to_string();
+    std::fs::write(source.join("scheduler/scheduler_config.json"), scheduler).unwrap();
+    std::fs::copy(data("tiny/model_index.json"), source.join("model_index.json")).unwrap();
+    let target = folder.join("lcm.tintype");
+    import::import(&source, &target, Precision::F32, &mut |_, _| ()).unwrap();
+    Arc::new(Bundle::open(&target).unwrap())
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn a_network_that_is_told_the_guidance_scale_draws_as_in_diffusers() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = lcm(folder.path());
+    let own = Request::new(&bundle, Prompt::new("a red box").unwrap(), 1).unwrap();
+    assert_eq!((own.sampler, own.steps, own.guidance_scale.get()), (Sampler::Lcm, 4, 8.5));
+    latents_match_diffusers(&bundle, "topologies/lcm/drawn");
 }
 
 #[test]

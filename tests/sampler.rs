@@ -1,4 +1,4 @@
-//! The contract of `denoise`: schedule, DDIM, noise and guidance, against diffusers and torch.
+//! The contract of `denoise`: schedule, samplers, noise and guidance, against diffusers and torch.
 //!
 //! The goldens, their generators and the reason for each tolerance are in `tests/data/README.md`.
 
@@ -7,10 +7,16 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 use tintype::denoise::Sampler;
 use tintype::denoise::config::{Betas, Clip, ConfigError, PredictionType, SchedulerConfig, TimestepSpacing};
-use tintype::denoise::ddim::{Ddim, DdimError, DdimOptions};
+use tintype::denoise::ddim::{Ddim, DdimOptions};
 use tintype::denoise::guidance::{GuidanceError, GuidanceRescale, GuidanceScale, combine, rescale};
+use tintype::denoise::kind::SamplerKind;
 use tintype::denoise::noise::TorchGenerator;
 use tintype::denoise::schedule::{Schedule, ScheduleError};
+
+#[path = "sampler/allocations.rs"]
+mod allocations;
+#[path = "sampler/grid.rs"]
+mod grid;
 
 fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect()
@@ -31,30 +37,33 @@ fn floats(value: &Value) -> Vec<f32> {
 }
 
 fn config(value: &Value) -> SchedulerConfig {
-    SchedulerConfig::from_object(value.as_object().unwrap()).unwrap()
+    SchedulerConfig::from_object(value.as_object().unwrap(), SamplerKind::Ddim).unwrap()
 }
 
 fn config_error(value: Value) -> String {
-    SchedulerConfig::from_json(value.to_string().as_bytes()).unwrap_err().to_string()
+    SchedulerConfig::from_json(value.to_string().as_bytes(), SamplerKind::Ddim).unwrap_err().to_string()
 }
 
 // Configuration
 
 #[test]
 fn missing_keys_take_the_defaults_of_the_class_not_those_of_stable_diffusion() {
-    assert_eq!(
-        SchedulerConfig::from_json(b"{}").unwrap(),
-        SchedulerConfig {
-            num_train_timesteps: 1000,
-            betas: Betas::Linear { start: 0.0001, end: 0.02 },
-            rescale_betas_zero_snr: false,
-            prediction_type: PredictionType::Epsilon,
-            timestep_spacing: TimestepSpacing::Leading,
-            steps_offset: 0,
-            set_alpha_to_one: true,
-            clip: Clip::Fixed { range: 1.0 },
-        }
-    );
+    for sampler in SamplerKind::ALL {
+        let read = SchedulerConfig::from_json(b"{}", sampler).unwrap();
+        assert_eq!((read.num_train_timesteps, read.steps_offset), (1000, 0));
+        assert_eq!(read.prediction_type, PredictionType::Epsilon);
+        assert!(!read.rescale_betas_zero_snr && read.set_alpha_to_one);
+        let (linear, scaled) =
+            (Betas::Linear { start: 0.0001, end: 0.02 }, Betas::ScaledLinear { start: 0.000_85, end: 0.012 });
+        let (betas, spacing, clip) = match sampler {
+            SamplerKind::Ddim | SamplerKind::Ddpm => {
+                (linear, TimestepSpacing::Leading, Clip::Fixed { range: 1.0 })
+            }
+            SamplerKind::Lcm | SamplerKind::Tcd => (scaled, TimestepSpacing::Leading, Clip::Off),
+            _ => (linear, TimestepSpacing::Linspace, Clip::Off),
+        };
+        assert_eq!((read.betas, read.timestep_spacing, read.clip), (betas, spacing, clip), "{sampler:?}");
+    }
     let dynamic = config(&json!({"thresholding": true}));
     assert_eq!(dynamic.clip, Clip::Dynamic { ratio: 0.995, max: 1.0 });
 }
@@ -134,9 +143,10 @@ fn a_long_bad_value_is_shortened() {
 
 #[test]
 fn what_is_not_a_json_object_is_refused() {
-    assert!(matches!(SchedulerConfig::from_json(b"{\"beta_start\": NaN}"), Err(ConfigError::Json(_))));
-    assert!(matches!(SchedulerConfig::from_json(b""), Err(ConfigError::Json(_))));
-    assert!(matches!(SchedulerConfig::from_json(b"[1]"), Err(ConfigError::NotAnObject)));
+    let from_json = |bytes| SchedulerConfig::from_json(bytes, SamplerKind::Ddim);
+    assert!(matches!(from_json(&b"{\"beta_start\": NaN}"[..]), Err(ConfigError::Json(_))));
+    assert!(matches!(from_json(&b""[..]), Err(ConfigError::Json(_))));
+    assert!(matches!(from_json(&b"[1]"[..]), Err(ConfigError::NotAnObject)));
 }
 
 // Schedule
@@ -249,13 +259,13 @@ fn betas_that_leave_no_picture_are_refused() {
 // DDIM
 
 /// The formula of `initial_sample` in tools/goldens/ddim.py.
-fn initial_sample() -> Vec<f32> {
-    (0..24).map(|i| (((i * 7919 + 104_729) % 2001) as f32 - 1000.0) / 512.0).collect()
+fn initial_sample(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (((i * 7919 + 104_729) % 2001) as f32 - 1000.0) / 512.0).collect()
 }
 
 /// The formula of `model_output` in tools/goldens/ddim.py.
-fn model_output(sample: &[f32], timestep: u32, output: &mut [f32]) {
-    let shift = (timestep as f32 - 500.0) / 4096.0;
+fn model_output(sample: &[f32], timestep: f32, output: &mut [f32]) {
+    let shift = (timestep - 500.0) / 4096.0;
     let next = sample.iter().cycle().skip(1);
     for ((out, x), next) in output.iter_mut().zip(sample).zip(next) {
         *out = (x * 0.5 + next * 0.25) + shift;
@@ -265,17 +275,16 @@ fn model_output(sample: &[f32], timestep: u32, output: &mut [f32]) {
 /// The sample after half of the steps and after all of them, one after the other.
 fn trajectory(sampler: &mut dyn Sampler, seed: u64) -> Vec<f32> {
     let mut generator = TorchGenerator::new(seed);
-    let mut sample = initial_sample();
+    let mut sample = initial_sample(24);
     let (mut output, mut noise) = (vec![0.0; sample.len()], vec![0.0; sample.len()]);
-    let timesteps = sampler.timesteps().to_vec();
     let mut kept = Vec::new();
-    for (i, &t) in timesteps.iter().enumerate() {
-        model_output(&sample, t, &mut output);
+    for i in 0..sampler.steps() {
+        model_output(&sample, sampler.timestep(i), &mut output);
         if sampler.adds_noise(i) {
             generator.fill_normal(&mut noise);
         }
         sampler.step(i, &mut sample, &output, &noise);
-        if i == timesteps.len() / 2 {
+        if i == sampler.steps() / 2 {
             kept.extend_from_slice(&sample);
         }
     }
@@ -328,18 +337,18 @@ fn a_step_without_fresh_noise_reads_none() {
 #[test]
 fn what_cannot_be_sampled_is_refused() {
     let new = |value: Value, steps, eta| {
-        Ddim::new(&config(&value), steps, DdimOptions { eta, ..DdimOptions::default() })
-            .map(|_| ())
-            .unwrap_err()
+        let ddim = Ddim::new(&config(&value), steps, DdimOptions { eta, ..DdimOptions::default() });
+        ddim.map(|_| ()).unwrap_err().to_string()
     };
-    assert!(matches!(new(json!({}), 10, f32::NAN), DdimError::Eta { .. }));
-    assert_eq!(new(json!({}), 10, 1.5), DdimError::Eta { got: 1.5 });
+    let eta = "expected 0 (deterministic) to 1 (as much fresh noise as there can be)";
+    assert_eq!(new(json!({}), 10, f32::NAN), format!("eta is NaN, {eta}"));
+    assert_eq!(new(json!({}), 10, 1.5), format!("eta is 1.5, {eta}"));
+    assert_eq!(new(json!({}), 10, -0.5), format!("eta is -0.5, {eta}"));
     assert_eq!(
-        new(json!({}), 10, -0.5).to_string(),
-        "eta is -0.5, expected 0 (deterministic) to 1 (as noisy as DDPM)"
+        new(json!({"rescale_betas_zero_snr": true}), 10, 0.0),
+        ScheduleError::EpsilonAtZeroSnr.to_string()
     );
-    assert_eq!(new(json!({"rescale_betas_zero_snr": true}), 10, 0.0), DdimError::EpsilonAtZeroSnr);
-    assert_eq!(new(json!({}), 0, 0.0), DdimError::Schedule(ScheduleError::Steps { got: 0, max: 1000 }));
+    assert_eq!(new(json!({}), 0, 0.0), ScheduleError::Steps { got: 0, max: 1000 }.to_string());
 }
 
 #[test]
@@ -449,7 +458,7 @@ fn the_same_config_reads_the_same_from_bytes_and_from_an_object() {
     let object: Map<String, Value> = json!({"beta_end": 0.5, "steps_offset": 3}).as_object().unwrap().clone();
     let bytes = Value::Object(object.clone()).to_string();
     assert_eq!(
-        SchedulerConfig::from_json(bytes.as_bytes()).unwrap(),
-        SchedulerConfig::from_object(&object).unwrap()
+        SchedulerConfig::from_json(bytes.as_bytes(), SamplerKind::Ddim).unwrap(),
+        SchedulerConfig::from_object(&object, SamplerKind::Ddim).unwrap()
     );
 }

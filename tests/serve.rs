@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use daemon::openapi::OpenApi;
 use daemon::{Place, journal, read, request};
 use serde_json::{Value, json};
+use tintype::pipeline::Sampler;
 use tintype::protocol::{ErrorCode, JobRequest, PreviewMode};
 
 /// A small picture in so many steps; a thousand take some seconds.
@@ -126,6 +127,11 @@ fn what_is_wrong_is_said() {
         (with("steps", json!(1001)), 422, "invalid_value"),
         (with("guidance", json!(1e38)), 422, "invalid_value"),
         (with("sampler", json!("magic")), 422, "invalid_value"),
+        (
+            daemon.ask("POST", "/v1/jobs", "", r#"{"prompt":"a","sampler":"lcm","steps":51}"#),
+            422,
+            "invalid_value",
+        ),
         (with("model", json!("none")), 422, "invalid_value"),
         (with("model", json!("../models/tiny")), 422, "invalid_value"),
         (with("seed", json!(1u64 << 53)), 422, "invalid_value"),
@@ -259,10 +265,18 @@ fn accepted_jobs_outlive_a_crash_and_come_out_the_same() {
 #[test]
 fn a_job_goes_on_where_it_was() {
     let place = Place::new();
+    // One without memory, one with fresh noise in every step, one that remembers earlier steps.
+    for sampler in ["ddim", "ddpm", "unipc"] {
+        goes_on_where_it_was(&place, sampler);
+    }
+}
+
+fn goes_on_where_it_was(place: &Place, sampler: &str) {
     let flags = ["--save-every", "0", "--drain", "0"];
     let daemon = place.start(&flags);
     let mut body = picture(600, 5);
     body["guidance"] = json!(3.0);
+    body["sampler"] = json!(sampler);
     let id = daemon.submit(&body);
     let step = daemon.wait(&id, |job| job["step"].as_u64() > Some(20))["step"].as_u64().unwrap();
     assert_eq!(daemon.stop(), Some(0));
@@ -605,5 +619,7 @@ fn the_document_has_the_words_of_the_protocol() {
     let full = serde_json::to_value(full).unwrap();
     let schema = document.schema("JobRequest");
     document.conforms(&full, schema, "request");
+    let names = serde_json::to_value(Sampler::ALL.map(Sampler::name)).unwrap();
+    assert_eq!(schema["properties"]["sampler"]["enum"], names);
     assert_eq!(full.as_object().unwrap().len(), schema["properties"].as_object().unwrap().len());
 }

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
 use super::quantity::{MemorySize, TileArg};
+use crate::pipeline::Sampler;
 
 /// Pictures from words on small boards, offline.
 #[derive(Debug, Parser)]
@@ -77,6 +79,9 @@ pub struct PictureArgs {
     /// How strictly to follow the prompt; 1 or less turns guidance off [default: the model's own]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub guidance: Option<f32>,
+    /// How to get from noise to the picture [default: the model's own]
+    #[arg(long, value_name = "NAME", value_parser = samplers())]
+    pub sampler: Option<Sampler>,
     /// The seed; the same seed gives the same picture [default: a random one]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -86,6 +91,12 @@ pub struct PictureArgs {
     /// Height in pixels [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub height: Option<usize>,
+}
+
+/// Reads a sampler's name.
+fn samplers() -> impl TypedValueParser<Value = Sampler> {
+    let names = PossibleValuesParser::new(Sampler::ALL.map(Sampler::name));
+    names.try_map(|name| Sampler::from_name(&name).ok_or("no sampler has this name"))
 }
 
 #[derive(Debug, Parser)]
@@ -104,12 +115,9 @@ pub struct GenerateArgs {
     /// How many pictures, with seeds from --seed on
     #[arg(short = 'n', long, default_value_t = 1, value_name = "COUNT")]
     pub count: usize,
-    /// The sampler
-    #[arg(long, value_enum, default_value_t = SamplerArg::Ddim)]
-    pub sampler: SamplerArg,
-    /// The share of fresh noise per step, 0 to 1
-    #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
-    pub eta: f32,
+    /// The share of fresh noise per step, 0 to 1, for ddim and tcd [default: 0 for ddim, 0.3 for tcd]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub eta: Option<f32>,
     /// Initial noise instead of the seed's: float32 [1, C, h, w], unit variance
     #[arg(long, value_name = "IN.npy")]
     pub latents: Option<PathBuf>,
@@ -121,11 +129,6 @@ pub struct GenerateArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum SamplerArg {
-    Ddim,
 }
 
 #[derive(Debug, Parser)]

@@ -31,6 +31,7 @@ pub fn submit(args: &SubmitArgs) -> Result<(), CliError> {
         steps: picture.steps,
         guidance: picture.guidance,
         seed: picture.seed,
+        sampler: picture.sampler.map(|sampler| sampler.name().to_owned()),
         timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         ..JobRequest::default()
     };

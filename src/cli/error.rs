@@ -99,19 +99,22 @@ impl CliError {
         if let Self::Client(ClientError::Refused(error)) | Self::Job { error, .. } = self {
             return answered(error.code);
         }
+        if matches!(self, Self::Pipeline(error) if error.is_bad_scheduler()) {
+            return 3;
+        }
         match self {
             Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => 4,
             Self::Usage(_)
             | Self::NoPrompt
             | Self::Request(_)
-            | Self::Pipeline(PipelineError::Request(_) | PipelineError::Schedule(_)) => 2,
+            | Self::Pipeline(PipelineError::Request(_) | PipelineError::Sampler(_)) => 2,
             Self::NoModel(_)
             | Self::Model(_)
             | Self::Serve(ServeError::Catalogue(_))
             | Self::Engine(
                 EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. },
             )
-            | Self::Pipeline(PipelineError::Scheduler(_) | PipelineError::Engine(_)) => 3,
+            | Self::Pipeline(PipelineError::Engine(_)) => 3,
             Self::Pipeline(_)
             | Self::Engine(_)
             | Self::Output(_)

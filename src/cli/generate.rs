@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::args::{GenerateArgs, SamplerArg};
+use super::args::GenerateArgs;
 use super::arrays;
 use super::bar::Bar;
 use super::error::CliError;
@@ -18,7 +18,7 @@ use crate::denoise::guidance::GuidanceScale;
 use crate::kernels::Level;
 use crate::output;
 use crate::pipeline::{
-    Image, Manifest, Progress, Request, RequestError, Sampler, Seconds, Step, TextToImage, random_seed,
+    Image, Manifest, Progress, Request, RequestError, Seconds, Step, TextToImage, random_seed,
 };
 use crate::tensor::Latents;
 use crate::text::Prompt;
@@ -90,9 +90,7 @@ fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Reque
         request.guidance_scale = GuidanceScale::new(scale).map_err(RequestError::from)?;
     }
     request.eta = args.eta;
-    request.sampler = match args.sampler {
-        SamplerArg::Ddim => Sampler::Ddim,
-    };
+    request.sampler = picture.sampler.unwrap_or(request.sampler);
     request.count = args.count;
     request.latents = args.latents.as_deref().map(read_latents).transpose()?;
     Ok(request)

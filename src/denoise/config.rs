@@ -1,13 +1,20 @@
 //! What `scheduler_config.json` says, checked once.
 //!
-//! A key that the file leaves out takes the default of diffusers' class `DDIMScheduler`, not the value that
-//! Stable Diffusion happens to use: the two differ in the betas, in clipping and in the last step, and a reader
-//! with the wrong defaults draws a plausible, wrong picture. Keys that mean nothing here are skipped, so the
-//! files of other scheduler classes are read too: which sampler runs is not this file's to say.
+//! Every sampler stands for a class of diffusers, and a key that the file leaves out takes the default of that class,
+//! not the value that Stable Diffusion happens to use: the two differ in the betas, in clipping and in the last step,
+//! and a reader with the wrong defaults draws a plausible, wrong picture. Keys that mean nothing to the sampler are
+//! skipped, so the files of other classes are read too: which sampler runs is not this file's to say.
 //!
-//! Source: diffusers 0.42.1, `scheduling_ddim.py`.
+//! Source: the constructors of diffusers 0.42.1, and its `from_config`, which does the same.
 
 use serde_json::{Map, Value};
+
+use super::consistency::Distillation;
+use super::ddpm::Variance;
+use super::keys::Keys;
+use super::kind::SamplerKind;
+use super::sigmas::SigmaOptions;
+use super::solver::SolverOptions;
 
 /// The longest noise schedule that is accepted. Published models have 1000 steps, a few 4000.
 pub const MAX_TRAIN_TIMESTEPS: usize = 4096;
@@ -24,6 +31,19 @@ pub enum ConfigError {
     /// A key has a value of the wrong type, out of range or unknown.
     #[error("scheduler configuration: `{key}` is {got}, expected {expected}")]
     Value {
+        /// The key.
+        key: &'static str,
+        /// What the file has, as JSON, shortened.
+        got: String,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+    /// A key has a value that this sampler cannot follow; others may.
+    #[error(
+        "this sampler cannot follow the model's scheduler configuration: `{key}` is {got}, expected {expected}; \
+         choose another sampler"
+    )]
+    Unsupported {
         /// The key.
         key: &'static str,
         /// What the file has, as JSON, shortened.
@@ -126,88 +146,109 @@ pub struct SchedulerConfig {
     pub set_alpha_to_one: bool,
     /// How the predicted original sample is kept in range.
     pub clip: Clip,
+    /// How much fresh noise a step of DDPM adds.
+    pub variance: Variance,
+    /// What LCM and TCD know of how the model was distilled.
+    pub distillation: Distillation,
+    /// How Euler, DPM-Solver++ and UniPC choose levels of noise.
+    pub sigmas: SigmaOptions,
+    /// How DPM-Solver++ and UniPC use what they remember.
+    pub solver: SolverOptions,
+}
+
+/// What a class of diffusers takes for granted, and what it can do.
+struct Class {
+    /// The first beta, the last, and whether the square roots between them are evenly spaced.
+    betas: (f64, f64, bool),
+    /// How timesteps are picked.
+    timestep_spacing: TimestepSpacing,
+    /// Whether the predicted original sample is clamped, if it can be.
+    clip_sample: Option<bool>,
+    /// Whether the predicted original sample can be thresholded.
+    can_threshold: bool,
+}
+
+impl Class {
+    fn of(sampler: SamplerKind) -> Self {
+        const LINEAR: (f64, f64, bool) = (0.0001, 0.02, false);
+        const SCALED: (f64, f64, bool) = (0.000_85, 0.012, true);
+        let (betas, timestep_spacing, clip_sample, can_threshold) = match sampler {
+            SamplerKind::Ddim | SamplerKind::Ddpm => (LINEAR, TimestepSpacing::Leading, Some(true), true),
+            SamplerKind::Lcm => (SCALED, TimestepSpacing::Leading, Some(false), true),
+            SamplerKind::Tcd => (SCALED, TimestepSpacing::Leading, None, false),
+            SamplerKind::Euler | SamplerKind::EulerAncestral => {
+                (LINEAR, TimestepSpacing::Linspace, None, false)
+            }
+            SamplerKind::DpmSolver | SamplerKind::UniPc => (LINEAR, TimestepSpacing::Linspace, None, true),
+        };
+        Self { betas, timestep_spacing, clip_sample, can_threshold }
+    }
 }
 
 impl SchedulerConfig {
-    /// Reads the bytes of a `scheduler_config.json`.
+    /// Reads the bytes of a `scheduler_config.json` as the class of `sampler` does.
     ///
     /// # Errors
     /// - [`ConfigError::Json`], [`ConfigError::NotAnObject`] if it is not a JSON object.
     /// - As [`from_object`](Self::from_object).
-    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+    pub fn from_json(bytes: &[u8], sampler: SamplerKind) -> Result<Self, ConfigError> {
         let value: Value = serde_json::from_slice(bytes).map_err(ConfigError::Json)?;
-        Self::from_object(value.as_object().ok_or(ConfigError::NotAnObject)?)
+        Self::from_object(value.as_object().ok_or(ConfigError::NotAnObject)?, sampler)
     }
 
     /// Reads a scheduler configuration that is already parsed.
     ///
     /// # Errors
     /// - [`ConfigError::Value`] if a value has the wrong type, is out of range or unknown.
+    /// - [`ConfigError::Unsupported`] if this sampler cannot follow a value.
     /// - [`ConfigError::TrainedBetas`] if `trained_betas` is not `num_train_timesteps` long.
-    pub fn from_object(object: &Map<String, Value>) -> Result<Self, ConfigError> {
-        let keys = Keys(object);
+    pub fn from_object(object: &Map<String, Value>, sampler: SamplerKind) -> Result<Self, ConfigError> {
+        let (keys, class) = (Keys(object), Class::of(sampler));
         let num_train_timesteps =
             keys.read("num_train_timesteps", 1000, "an integer from 1 to 4096", |v| {
                 usize::try_from(v.as_u64()?).ok().filter(|n| (1..=MAX_TRAIN_TIMESTEPS).contains(n))
             })?;
         Ok(Self {
             num_train_timesteps,
-            betas: keys.betas(num_train_timesteps)?,
+            betas: keys.betas(num_train_timesteps, &class)?,
             rescale_betas_zero_snr: keys.flag("rescale_betas_zero_snr", false)?,
             prediction_type: keys.prediction_type()?,
-            timestep_spacing: keys.timestep_spacing()?,
+            timestep_spacing: keys.timestep_spacing(class.timestep_spacing)?,
             steps_offset: keys.read("steps_offset", 0, "an integer from 0 to 4095", |v| {
                 u32::try_from(v.as_u64()?).ok().filter(|&offset| (offset as usize) < MAX_TRAIN_TIMESTEPS)
             })?,
             set_alpha_to_one: keys.flag("set_alpha_to_one", true)?,
-            clip: keys.clip()?,
+            clip: keys.clip(&class)?,
+            variance: Variance::read(&keys, sampler)?,
+            distillation: Distillation::read(&keys, sampler, num_train_timesteps)?,
+            sigmas: SigmaOptions::read(&keys, sampler)?,
+            solver: SolverOptions::read(&keys, sampler)?,
         })
     }
 }
 
-/// The keys of a configuration, read with their defaults.
-struct Keys<'a>(&'a Map<String, Value>);
-
+/// What the common keys say.
 impl Keys<'_> {
-    /// The value of `key` as `parse` understands it, or `default` if the key is missing.
-    fn read<T>(
-        &self,
-        key: &'static str,
-        default: T,
-        expected: &'static str,
-        parse: impl Fn(&Value) -> Option<T>,
-    ) -> Result<T, ConfigError> {
-        let Some(value) = self.0.get(key) else { return Ok(default) };
-        parse(value).ok_or_else(|| ConfigError::Value { key, got: shortened(value), expected })
-    }
-
-    fn flag(&self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
-        self.read(key, default, "true or false", Value::as_bool)
-    }
-
-    fn positive(&self, key: &'static str, default: f32) -> Result<f32, ConfigError> {
-        self.read(key, default, "a finite float32 above 0", |v| {
-            Some(v.as_f64()? as f32).filter(|x| *x > 0.0 && x.is_finite())
-        })
-    }
-
     fn beta(&self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
         self.read(key, default, "a number between 0 and 1", as_beta)
     }
 
-    fn betas(&self, num_train_timesteps: usize) -> Result<Betas, ConfigError> {
+    fn betas(&self, num_train_timesteps: usize, class: &Class) -> Result<Betas, ConfigError> {
         if let Some(betas) = self.trained_betas()? {
             return match betas.len() == num_train_timesteps {
                 true => Ok(Betas::Trained(betas)),
                 false => Err(ConfigError::TrainedBetas { expected: num_train_timesteps, got: betas.len() }),
             };
         }
-        let (start, end) = (self.beta("beta_start", 0.0001)?, self.beta("beta_end", 0.02)?);
-        let linear = Betas::Linear { start, end };
+        let (default_start, default_end, is_scaled) = class.betas;
+        let start = self.beta("beta_start", default_start)?;
+        let end = self.beta("beta_end", default_end)?;
+        let (linear, scaled) = (Betas::Linear { start, end }, Betas::ScaledLinear { start, end });
+        let default = if is_scaled { scaled.clone() } else { linear.clone() };
         let expected = "one of linear, scaled_linear, squaredcos_cap_v2 (or a list in `trained_betas`)";
-        self.read("beta_schedule", linear.clone(), expected, |v| match v.as_str()? {
+        self.read("beta_schedule", default, expected, |v| match v.as_str()? {
             "linear" => Some(linear.clone()),
-            "scaled_linear" => Some(Betas::ScaledLinear { start, end }),
+            "scaled_linear" => Some(scaled.clone()),
             "squaredcos_cap_v2" => Some(Betas::SquaredCosCapV2),
             _ => None,
         })
@@ -233,9 +274,9 @@ impl Keys<'_> {
         })
     }
 
-    fn timestep_spacing(&self) -> Result<TimestepSpacing, ConfigError> {
+    fn timestep_spacing(&self, default: TimestepSpacing) -> Result<TimestepSpacing, ConfigError> {
         let expected = "one of leading, trailing, linspace";
-        self.read("timestep_spacing", TimestepSpacing::Leading, expected, |v| match v.as_str()? {
+        self.read("timestep_spacing", default, expected, |v| match v.as_str()? {
             "leading" => Some(TimestepSpacing::Leading),
             "trailing" => Some(TimestepSpacing::Trailing),
             "linspace" => Some(TimestepSpacing::Linspace),
@@ -243,13 +284,18 @@ impl Keys<'_> {
         })
     }
 
-    fn clip(&self) -> Result<Clip, ConfigError> {
+    fn clip(&self, class: &Class) -> Result<Clip, ConfigError> {
         let ratio = self.read("dynamic_thresholding_ratio", 0.995, "a number from 0 to 1", |v| {
             Some(v.as_f64()? as f32).filter(|ratio| (0.0..=1.0).contains(ratio))
         })?;
         let max = self.positive("sample_max_value", 1.0)?;
         let range = self.positive("clip_sample_range", 1.0)?;
-        Ok(match (self.flag("thresholding", false)?, self.flag("clip_sample", true)?) {
+        let thresholding = class.can_threshold && self.flag("thresholding", false)?;
+        let clip_sample = match class.clip_sample {
+            Some(default) => self.flag("clip_sample", default)?,
+            None => false,
+        };
+        Ok(match (thresholding, clip_sample) {
             (true, _) => Clip::Dynamic { ratio, max },
             (false, true) => Clip::Fixed { range },
             (false, false) => Clip::Off,
@@ -259,14 +305,4 @@ impl Keys<'_> {
 
 fn as_beta(value: &Value) -> Option<f64> {
     value.as_f64().filter(|beta| *beta > 0.0 && *beta < 1.0)
-}
-
-/// A value as JSON, cut to a length that suits an error message.
-fn shortened(value: &Value) -> String {
-    const MAX_CHARS: usize = 40;
-    let text = value.to_string();
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
 }

@@ -20,26 +20,10 @@
 //!
 //! Source: Song et al. 2020, eq. 12 and 16, arXiv:2010.02502; diffusers 0.42.1, `scheduling_ddim.py`.
 
-use super::Sampler;
-use super::config::{Clip, PredictionType, SchedulerConfig};
-use super::schedule::{Schedule, ScheduleError, Timesteps};
-
-/// Why a DDIM run was refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum DdimError {
-    /// The schedule cannot be run as asked.
-    #[error(transparent)]
-    Schedule(#[from] ScheduleError),
-    /// `eta` is NaN or out of range.
-    #[error("eta is {got}, expected 0 (deterministic) to 1 (as noisy as DDPM)")]
-    Eta {
-        /// The value given.
-        got: f32,
-    },
-    /// The model predicts noise, from which nothing follows about a picture that is all noise.
-    #[error("prediction type epsilon cannot be sampled at zero terminal SNR (rescale_betas_zero_snr)")]
-    EpsilonAtZeroSnr,
-}
+use super::config::SchedulerConfig;
+use super::prediction::{Amplitudes, Reading};
+use super::schedule::{Schedule, Timesteps};
+use super::{Sampler, SamplerError, add_noise};
 
 /// What a caller may choose about a DDIM run.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -57,8 +41,7 @@ pub struct Ddim {
     timesteps: Timesteps,
     /// `N / n`: how far below a timestep its previous one lies.
     stride: usize,
-    prediction_type: PredictionType,
-    clip: Clip,
+    reading: Reading,
     options: DdimOptions,
 }
 
@@ -66,25 +49,22 @@ impl Ddim {
     /// A run of `num_inference_steps` over the schedule of `config`.
     ///
     /// # Errors
-    /// - [`DdimError::Eta`] if `eta` is not in `0..=1`.
-    /// - [`DdimError::EpsilonAtZeroSnr`] if the model predicts noise and the schedule ends without signal.
-    /// - [`DdimError::Schedule`] if the betas are unusable or the number of steps does not fit.
+    /// - [`SamplerError::Eta`] if `eta` is not in `0..=1`.
+    /// - [`SamplerError::Schedule`] if the betas are unusable, noise is predicted where there is nothing else, or the
+    ///   number of steps does not fit.
     pub fn new(
         config: &SchedulerConfig,
         num_inference_steps: usize,
         options: DdimOptions,
-    ) -> Result<Self, DdimError> {
+    ) -> Result<Self, SamplerError> {
         if !(0.0..=1.0).contains(&options.eta) {
-            return Err(DdimError::Eta { got: options.eta });
+            return Err(SamplerError::Eta { got: options.eta });
         }
         let schedule = Schedule::new(config)?;
-        if schedule.has_zero_terminal_snr() && config.prediction_type == PredictionType::Epsilon {
-            return Err(DdimError::EpsilonAtZeroSnr);
-        }
+        schedule.check_prediction(config)?;
         let timesteps = schedule.timesteps(num_inference_steps)?;
         let stride = config.num_train_timesteps / num_inference_steps;
-        let (prediction_type, clip) = (config.prediction_type, config.clip);
-        Ok(Self { schedule, timesteps, stride, prediction_type, clip, options })
+        Ok(Self { schedule, timesteps, stride, reading: Reading::new(config), options })
     }
 
     fn coefficients(&self, index: usize) -> Coefficients {
@@ -97,29 +77,21 @@ impl Ddim {
         let variance = (1.0 - a_prev) / (1.0 - a) * (1.0 - a / a_prev);
         let sigma = self.options.eta * variance.sqrt();
         Coefficients {
-            signal: a.sqrt(),
-            noise: (1.0 - a).sqrt(),
+            amplitudes: Amplitudes::of(a),
             signal_prev: a_prev.sqrt(),
             noise_prev: (1.0 - a_prev - sigma * sigma).max(0.0).sqrt(),
             sigma,
         }
     }
-
-    fn limit(&self, c: Coefficients, latents: &[f32], model_output: &[f32]) -> Limit {
-        Limit::new(self.clip, latents.len(), || {
-            let predicted = |(&x, &output): (&f32, &f32)| c.predict(self.prediction_type, x, output).0.abs();
-            latents.iter().zip(model_output).map(predicted)
-        })
-    }
 }
 
 impl Sampler for Ddim {
-    fn timesteps(&self) -> &[u32] {
-        &self.timesteps
+    fn steps(&self) -> usize {
+        self.timesteps.len()
     }
 
-    fn init_noise_sigma(&self) -> f32 {
-        1.0
+    fn timestep(&self, index: usize) -> f32 {
+        self.timesteps[index] as f32
     }
 
     fn adds_noise(&self, _index: usize) -> bool {
@@ -127,113 +99,35 @@ impl Sampler for Ddim {
     }
 
     fn step(&mut self, index: usize, latents: &mut [f32], model_output: &[f32], noise: &[f32]) {
-        assert_eq!(latents.len(), model_output.len(), "latents and model output differ in length");
         let c = self.coefficients(index);
-        let predict = |x, output| c.predict(self.prediction_type, x, output);
-        let limit = self.limit(c, latents, model_output);
+        let seen = self.reading.of(c.amplitudes, latents, model_output);
         for (x, &output) in latents.iter_mut().zip(model_output) {
-            let (original, mut predicted_noise) = predict(*x, output);
-            let original = limit.apply(original);
+            let (original, mut predicted_noise) = seen.both(*x, output);
             if self.options.use_clipped_model_output {
-                predicted_noise = c.noise_given(original, *x);
+                predicted_noise = c.amplitudes.noise_given(original, *x);
             }
             *x = c.signal_prev * original + c.noise_prev * predicted_noise;
         }
         if self.adds_noise(index) {
-            assert_eq!(latents.len(), noise.len(), "latents and noise differ in length");
-            latents.iter_mut().zip(noise).for_each(|(x, z)| *x += c.sigma * z);
+            add_noise(latents, c.sigma, noise);
         }
     }
 
     fn pred_original_sample(&self, index: usize, latents: &[f32], model_output: &[f32]) -> Vec<f32> {
-        let c = self.coefficients(index);
-        let limit = self.limit(c, latents, model_output);
-        let original =
-            |(&x, &output): (&f32, &f32)| limit.apply(c.predict(self.prediction_type, x, output).0);
-        latents.iter().zip(model_output).map(original).collect()
+        let amplitudes = self.coefficients(index).amplitudes;
+        self.reading.of(amplitudes, latents, model_output).originals(latents, model_output)
     }
 }
 
 /// The factors of one step.
 #[derive(Debug, Clone, Copy)]
 struct Coefficients {
-    /// `sqrt(a)`, the picture's amplitude in the sample.
-    signal: f32,
-    /// `sqrt(1 - a)`, the noise's amplitude in the sample.
-    noise: f32,
+    /// Of picture and noise in the sample.
+    amplitudes: Amplitudes,
     /// `sqrt(a')`.
     signal_prev: f32,
     /// `sqrt(1 - a' - sigma^2)`.
     noise_prev: f32,
     /// The amplitude of fresh noise.
     sigma: f32,
-}
-
-impl Coefficients {
-    /// The original sample and the noise that the model sees in `x`.
-    fn predict(self, prediction_type: PredictionType, x: f32, output: f32) -> (f32, f32) {
-        match prediction_type {
-            PredictionType::Epsilon => ((x - self.noise * output) / self.signal, output),
-            PredictionType::Sample => (output, self.noise_given(output, x)),
-            PredictionType::VPrediction => {
-                (self.signal * x - self.noise * output, self.signal * output + self.noise * x)
-            }
-        }
-    }
-
-    /// The noise in `x`, if this is the original sample in it.
-    fn noise_given(self, original: f32, x: f32) -> f32 {
-        (x - self.signal * original) / self.noise
-    }
-}
-
-/// What one step does to the predicted original sample.
-#[derive(Debug, Clone, Copy)]
-enum Limit {
-    None,
-    Clamp { range: f32 },
-    Threshold { range: f32 },
-}
-
-impl Limit {
-    /// `magnitudes` yields the absolute values of the `len` predicted values, as often as it is called.
-    fn new<I: Iterator<Item = f32>>(clip: Clip, len: usize, magnitudes: impl Fn() -> I) -> Self {
-        match clip {
-            Clip::Off => Self::None,
-            Clip::Fixed { range } => Self::Clamp { range },
-            Clip::Dynamic { ratio, max } => {
-                Self::Threshold { range: quantile(ratio, len, magnitudes).max(1.0).min(max) }
-            }
-        }
-    }
-
-    fn apply(self, original: f32) -> f32 {
-        match self {
-            Self::None => original,
-            Self::Clamp { range } => original.clamp(-range, range),
-            Self::Threshold { range } => original.clamp(-range, range) / range,
-        }
-    }
-}
-
-/// The `q` quantile of `len` magnitudes, interpolated between its two neighbours as `torch.quantile` does.
-fn quantile<I: Iterator<Item = f32>>(q: f32, len: usize, magnitudes: impl Fn() -> I) -> f32 {
-    let rank = f64::from(q) * len.saturating_sub(1) as f64;
-    let below = order_statistic(rank.floor() as usize, &magnitudes);
-    let above = order_statistic(rank.ceil() as usize, &magnitudes);
-    let weight = (rank - rank.floor()) as f32;
-    if weight < 0.5 { below + weight * (above - below) } else { above - (above - below) * (1.0 - weight) }
-}
-
-/// The value that would stand at `rank` if the magnitudes were sorted, found without room to sort them.
-///
-/// The bits of floats that are not negative are ordered as the floats are, so this bisects the 31 bits.
-fn order_statistic<I: Iterator<Item = f32>>(rank: usize, magnitudes: &impl Fn() -> I) -> f32 {
-    let (mut low, mut high) = (0, f32::INFINITY.to_bits());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let reached = magnitudes().filter(|value| value.to_bits() <= middle).count() > rank;
-        (low, high) = if reached { (low, middle) } else { (middle + 1, high) };
-    }
-    f32::from_bits(low)
 }

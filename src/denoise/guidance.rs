@@ -3,8 +3,12 @@
 //! The model runs twice, and the difference between the two predictions is exaggerated. A strong exaggeration
 //! also raises the contrast of the prediction; rescaling brings its deviation back towards that of the prompt's.
 //!
+//! A model may also have been distilled to be told the scale; it then runs once.
+//!
 //! Source: Ho and Salimans 2022, eq. 6, arXiv:2207.12598, in the form of diffusers; rescaling: Lin et al. 2023,
 //! eq. 15 and 16, arXiv:2305.08891.
+
+use crate::kernels::elementary::{exp, ln, sin_cos};
 
 /// Why a guidance parameter was refused.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -78,6 +82,26 @@ impl GuidanceRescale {
 pub fn combine(uncond: &mut [f32], cond: &[f32], scale: GuidanceScale) {
     assert_eq!(uncond.len(), cond.len(), "the two predictions differ in length");
     uncond.iter_mut().zip(cond).for_each(|(u, c)| *u += scale.0 * (c - *u));
+}
+
+/// The scale as a distilled network is told it: sines and cosines of `1000 (scale - 1)` at `width / 2` frequencies from 1
+/// down to 1/10000, evenly spaced on a logarithmic scale; a last value is 0 if the width is odd.
+///
+/// Source: Meng et al. 2023, section 3.1, arXiv:2210.03142; `get_guidance_scale_embedding` of diffusers 0.42.1.
+pub fn embedding(scale: GuidanceScale, width: usize) -> Vec<f32> {
+    const LOWEST: f64 = 10_000.0;
+    let half = width / 2;
+    let w = (scale.0 - 1.0) * 1000.0;
+    let fall = ln(LOWEST) as f32 / (half.max(2) - 1) as f32;
+    let angle = |i: usize| w * exp(f64::from(i as f32 * -fall)) as f32;
+    let mut values = vec![0.0; width];
+    let (sines, rest) = values.split_at_mut(half);
+    for (i, (sine, cosine)) in sines.iter_mut().zip(rest).enumerate() {
+        let angle = f64::from(angle(i));
+        let (sin, cos) = sin_cos(angle.abs());
+        (*sine, *cosine) = ((sin * angle.signum()) as f32, cos as f32);
+    }
+    values
 }
 
 /// Blends `noise_pred`, in place, with itself scaled to the standard deviation of `cond`. Does nothing if the share

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Sampler;
 use super::guidance::{self, GuidanceScale};
 use super::noise::TorchGenerator;
-use super::unet::Unet;
+use super::unet::{Input, Unet};
 use crate::engine::EngineError;
 use crate::tensor::{Latents, TextEmbedding};
 
@@ -24,8 +24,9 @@ pub trait Observer {
     /// Whether the next step is to come with the picture that the model sees, which costs a copy of the latents.
     fn wants_original(&self) -> bool;
 
-    /// `done` steps are done and these are the latents; `original` is the picture that the model saw in the step.
-    fn after_step(&mut self, done: usize, latents: &Latents, original: Option<&Latents>);
+    /// `done` steps are done and these are the latents; `memory` is the sampler's, and `original` the picture that the
+    /// model saw in the step.
+    fn after_step(&mut self, done: usize, latents: &Latents, memory: &[f32], original: Option<&Latents>);
 }
 
 /// Takes `latents` through these steps of the sampler, in place; all of them lead from noise to a picture.
@@ -45,8 +46,8 @@ pub fn run(
 ) -> Result<(), EngineError> {
     let mut noise = Vec::new();
     for index in steps {
-        let timestep = sampler.timesteps()[index];
-        let noise_pred = predict(unet, condition, latents, timestep)?;
+        let input = Input { divisor: sampler.input_divisor(index), timestep: sampler.timestep(index) };
+        let noise_pred = predict(unet, condition, latents, input)?;
         let original = observer.wants_original().then(|| {
             let mut original = latents.clone();
             let values = sampler.pred_original_sample(index, latents.values(), &noise_pred);
@@ -58,7 +59,7 @@ pub fn run(
             generator.fill_normal(&mut noise);
         }
         sampler.step(index, latents.values_mut(), &noise_pred, &noise);
-        observer.after_step(index + 1, latents, original.as_ref());
+        observer.after_step(index + 1, latents, sampler.memory(), original.as_ref());
     }
     Ok(())
 }
@@ -78,13 +79,14 @@ fn predict(
     unet: &mut Unet,
     condition: &Condition,
     latents: &Latents,
-    timestep: u32,
+    input: Input,
 ) -> Result<Vec<f32>, EngineError> {
-    if !condition.guidance_scale.is_active() {
-        return unet.predict(latents, timestep, condition.cond);
+    let scale = condition.guidance_scale;
+    if !scale.is_active() || unet.is_told_guidance() {
+        return unet.predict(latents, input, condition.cond, scale);
     }
-    let texts = [condition.cond, condition.uncond];
-    let [cond, mut noise_pred] = unet.predict_both(latents, timestep, texts)?;
-    guidance::combine(&mut noise_pred, &cond, condition.guidance_scale);
+    let [cond, mut noise_pred] =
+        unet.predict_both(latents, input, [condition.cond, condition.uncond], scale)?;
+    guidance::combine(&mut noise_pred, &cond, scale);
     Ok(noise_pred)
 }

@@ -14,7 +14,7 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use super::config::{Betas, SchedulerConfig, TimestepSpacing};
+use super::config::{Betas, PredictionType, SchedulerConfig, TimestepSpacing};
 use crate::kernels::elementary::sin_cos;
 
 /// The most steps that a run may have: the timesteps of training of every published latent model.
@@ -57,6 +57,20 @@ pub enum ScheduleError {
         /// The last timestep that does.
         last: usize,
     },
+    /// The model predicts noise, from which nothing follows about a picture that is all noise.
+    #[error("prediction type epsilon cannot be sampled at zero terminal SNR (rescale_betas_zero_snr)")]
+    EpsilonAtZeroSnr,
+    /// More steps than the schedule that the model was distilled on.
+    #[error(
+        "{got} steps asked for, expected 1 to {max}: the model was distilled on {max} \
+         (original_inference_steps), and each of its steps is one of those"
+    )]
+    OriginalSteps {
+        /// The number asked for.
+        got: usize,
+        /// `original_inference_steps`.
+        max: usize,
+    },
 }
 
 /// A noise schedule.
@@ -64,6 +78,7 @@ pub enum ScheduleError {
 pub struct Schedule {
     alphas_cumprod: Vec<f32>,
     final_alpha_cumprod: f32,
+    zero_terminal_snr: bool,
     spacing: TimestepSpacing,
     steps_offset: u32,
 }
@@ -82,7 +97,8 @@ impl Schedule {
         check_alphas_cumprod(&alphas_cumprod)?;
         let final_alpha_cumprod = if config.set_alpha_to_one { 1.0 } else { alphas_cumprod[0] };
         let (spacing, steps_offset) = (config.timestep_spacing, config.steps_offset);
-        Ok(Self { alphas_cumprod, final_alpha_cumprod, spacing, steps_offset })
+        let zero_terminal_snr = config.rescale_betas_zero_snr;
+        Ok(Self { alphas_cumprod, final_alpha_cumprod, zero_terminal_snr, spacing, steps_offset })
     }
 
     /// The picture's share of the variance after each timestep of training, falling from near 1 to near 0.
@@ -95,9 +111,29 @@ impl Schedule {
         self.final_alpha_cumprod
     }
 
-    /// Whether nothing of the picture is left at the last timestep.
-    pub fn has_zero_terminal_snr(&self) -> bool {
-        self.alphas_cumprod.last() == Some(&0.0)
+    /// The same as a table of its own, with as much of the picture left at the last timestep as f32 can hold beside the noise:
+    /// where noise is measured relative to the picture, none at all would be infinitely much.
+    ///
+    /// Source of the number: diffusers 0.42.1, `scheduling_euler_discrete.py`.
+    pub(super) fn finite_alphas_cumprod(&self) -> Vec<f32> {
+        const LEAST: f32 = 1.0 / (1 << 24) as f32;
+        let mut alphas_cumprod = self.alphas_cumprod.clone();
+        if let Some(last) = alphas_cumprod.last_mut().filter(|_| self.zero_terminal_snr) {
+            *last = LEAST;
+        }
+        alphas_cumprod
+    }
+
+    /// Checks that every timestep says something about the picture.
+    ///
+    /// # Errors
+    /// [`ScheduleError::EpsilonAtZeroSnr`] if the model predicts noise and the schedule ends without signal.
+    pub(super) fn check_prediction(&self, config: &SchedulerConfig) -> Result<(), ScheduleError> {
+        let ends_without_signal = self.alphas_cumprod.last() == Some(&0.0);
+        match config.prediction_type {
+            PredictionType::Epsilon if ends_without_signal => Err(ScheduleError::EpsilonAtZeroSnr),
+            _ => Ok(()),
+        }
     }
 
     /// The timesteps of a run of `num_inference_steps`, falling, each below `num_train_timesteps`.
@@ -106,26 +142,58 @@ impl Schedule {
     /// - [`ScheduleError::Steps`] if there are none, or more than in training or than [`MAX_INFERENCE_STEPS`].
     /// - [`ScheduleError::OffsetTooLarge`] if `steps_offset` leads past the end of the schedule.
     pub fn timesteps(&self, num_inference_steps: usize) -> Result<Timesteps, ScheduleError> {
+        self.check_steps(num_inference_steps)?;
         let (train, n) = (self.alphas_cumprod.len(), num_inference_steps);
-        let max = train.min(MAX_INFERENCE_STEPS);
+        match self.spacing {
+            TimestepSpacing::Leading => self.leading(n, train / n, 0),
+            TimestepSpacing::Trailing => Ok(trailing(train, n)),
+            TimestepSpacing::Linspace => Ok(linspace_rounded(train, n).rev().collect()),
+        }
+    }
+
+    /// The same for a sampler that counts what lies between timesteps: of one timestep more than steps, all but the last.
+    ///
+    /// # Errors
+    /// As [`timesteps`](Self::timesteps), and the most steps are one fewer.
+    pub(super) fn interval_timesteps(&self, num_inference_steps: usize) -> Result<Timesteps, ScheduleError> {
+        let (train, n) = (self.alphas_cumprod.len(), num_inference_steps);
+        if self.spacing == TimestepSpacing::Trailing {
+            return self.timesteps(n);
+        }
+        let max = (train - 1).min(MAX_INFERENCE_STEPS);
         if n == 0 || n > max {
             return Err(ScheduleError::Steps { got: n, max });
         }
         match self.spacing {
-            TimestepSpacing::Leading => self.leading(n),
-            TimestepSpacing::Trailing => Ok(trailing(train, n)),
-            TimestepSpacing::Linspace => Ok(linspace_timesteps(train, n)),
+            TimestepSpacing::Leading => self.leading(n, train / (n + 1), 1),
+            _ => Ok(linspace_rounded(train, n + 1).rev().take(n).collect()),
         }
     }
 
-    fn leading(&self, num_inference_steps: usize) -> Result<Timesteps, ScheduleError> {
-        let train = self.alphas_cumprod.len();
-        let (stride, steps_offset) = (train / num_inference_steps, self.steps_offset);
-        let (got, last) = ((num_inference_steps - 1) * stride + steps_offset as usize, train - 1);
+    /// Checks that a run can have so many steps.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Steps`] if there are none, or more than in training or than [`MAX_INFERENCE_STEPS`].
+    pub(super) fn check_steps(&self, num_inference_steps: usize) -> Result<(), ScheduleError> {
+        let (got, max) = (num_inference_steps, self.alphas_cumprod.len().min(MAX_INFERENCE_STEPS));
+        if got == 0 || got > max { Err(ScheduleError::Steps { got, max }) } else { Ok(()) }
+    }
+
+    /// Multiples of `stride` from the `first`, and the offset.
+    fn leading(
+        &self,
+        num_inference_steps: usize,
+        stride: usize,
+        first: usize,
+    ) -> Result<Timesteps, ScheduleError> {
+        let steps_offset = self.steps_offset;
+        let last = self.alphas_cumprod.len() - 1;
+        let got = (num_inference_steps - 1 + first) * stride + steps_offset as usize;
         if got > last {
             return Err(ScheduleError::OffsetTooLarge { num_inference_steps, steps_offset, got, last });
         }
-        Ok((0..num_inference_steps).rev().map(|i| (i * stride) as u32 + steps_offset).collect())
+        let multiples = (first..first + num_inference_steps).rev();
+        Ok(multiples.map(|i| (i * stride) as u32 + steps_offset).collect())
     }
 }
 
@@ -137,11 +205,10 @@ fn trailing(train: usize, n: usize) -> Timesteps {
     (0..n).map(|i| (start + i as f64 * delta).round_ties_even() as u32 - 1).collect()
 }
 
-/// `round(linspace(0, train - 1, n))`, from the last.
-fn linspace_timesteps(train: usize, n: usize) -> Timesteps {
-    let last = (train - 1) as f64;
-    let step = last / (n.max(2) - 1) as f64;
-    (0..n).rev().map(|i| (i as f64 * step).round_ties_even() as u32).collect()
+/// `round(linspace(0, train - 1, n))`.
+fn linspace_rounded(train: usize, n: usize) -> impl DoubleEndedIterator<Item = u32> {
+    let step = (train - 1) as f64 / (n.max(2) - 1) as f64;
+    (0..n).map(move |i| (i as f64 * step).round_ties_even() as u32)
 }
 
 fn betas(config: &SchedulerConfig) -> Vec<f32> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::guidance::{self, GuidanceScale};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, Footprint, NamedTensor, Resources};
 use crate::tensor::{Latents, TextEmbedding};
@@ -13,9 +14,20 @@ const BOTH_BYTES: usize = 250_000_000;
 pub struct Unet {
     component: Component,
     class_labels: Option<usize>,
+    /// The width of the guidance embedding that the network takes.
+    timestep_cond: Option<usize>,
     memory_bytes: Option<usize>,
     /// Whether two prompts go through in one pass, once that is known.
     takes_both: Option<bool>,
+}
+
+/// When a network is asked, and how it is shown the latents.
+#[derive(Debug, Clone, Copy)]
+pub struct Input {
+    /// What the latents are divided by.
+    pub divisor: f32,
+    /// The timestep; not always a whole number.
+    pub timestep: f32,
 }
 
 impl Unet {
@@ -27,24 +39,31 @@ impl Unet {
         let component = Component::load(bundle, bundle::Component::Unet, resources)?;
         let config = bundle.component(bundle::Component::Unet).map(|c| &c.config);
         let number = |key: &str| config.and_then(|c| c[key].as_u64()).and_then(|n| usize::try_from(n).ok());
-        let wants_labels = component.inputs().iter().any(|input| input.name == "class_labels");
-        let class_labels = number("projection_class_embeddings_input_dim").filter(|_| wants_labels);
+        let wants = |name: &str| component.inputs().iter().any(|input| input.name == name);
+        let class_labels = number("projection_class_embeddings_input_dim").filter(|_| wants("class_labels"));
+        let timestep_cond = number("time_cond_proj_dim").filter(|_| wants("timestep_cond"));
         let memory_bytes = resources.memory_bytes;
-        Ok(Self { component, class_labels, memory_bytes, takes_both: None })
+        Ok(Self { component, class_labels, timestep_cond, memory_bytes, takes_both: None })
     }
 
-    /// Predicts for `latents` at `timestep`; as long as the latents. An image embedding that the network may
-    /// take is left out, which it knows as zeros.
+    /// Whether the network is told how strictly to follow the prompt, and so needs to be asked only once.
+    pub fn is_told_guidance(&self) -> bool {
+        self.timestep_cond.is_some()
+    }
+
+    /// Predicts for `latents`; as long as these. An image embedding that the network may take is left out, which it
+    /// knows as zeros. The guidance scale is for networks that are told it.
     ///
     /// # Errors
     /// [`EngineError`] if the inputs do not fit the graph.
     pub fn predict(
         &mut self,
         latents: &Latents,
-        timestep: u32,
+        input: Input,
         text: &TextEmbedding,
+        guidance_scale: GuidanceScale,
     ) -> Result<Vec<f32>, EngineError> {
-        let inputs = self.inputs(latents, timestep, text);
+        let inputs = self.inputs(latents, input, text, guidance_scale);
         Ok(self.component.run_for("out_sample", &inputs)?.values)
     }
 
@@ -55,10 +74,11 @@ impl Unet {
     pub fn predict_both(
         &mut self,
         latents: &Latents,
-        timestep: u32,
+        input: Input,
         texts: [&TextEmbedding; 2],
+        guidance_scale: GuidanceScale,
     ) -> Result<[Vec<f32>; 2], EngineError> {
-        let [first, second] = texts.map(|text| self.inputs(latents, timestep, text));
+        let [first, second] = texts.map(|text| self.inputs(latents, input, text, guidance_scale));
         if self.takes_both.is_none() {
             self.takes_both = Some(prepare_both(&mut self.component, &first, self.memory_bytes).is_some());
         }
@@ -72,15 +92,26 @@ impl Unet {
         Ok([first, second])
     }
 
-    fn inputs(&self, latents: &Latents, timestep: u32, text: &TextEmbedding) -> Vec<NamedTensor> {
+    fn inputs(
+        &self,
+        latents: &Latents,
+        Input { divisor, timestep }: Input,
+        text: &TextEmbedding,
+        guidance_scale: GuidanceScale,
+    ) -> Vec<NamedTensor> {
         let text_shape = [1, text.tokens(), text.width()];
+        let sample = latents.values().iter().map(|x| x / divisor).collect();
         let mut inputs = vec![
-            NamedTensor::new("sample", &latents.shape(), latents.values().to_vec()),
-            NamedTensor::new("timestep", &[1], vec![timestep as f32]),
+            NamedTensor::new("sample", &latents.shape(), sample),
+            NamedTensor::new("timestep", &[1], vec![timestep]),
             NamedTensor::new("encoder_hidden_states", &text_shape, text.values().to_vec()),
         ];
         if let Some(width) = self.class_labels {
             inputs.push(NamedTensor::new("class_labels", &[1, width], vec![0.0; width]));
+        }
+        if let Some(width) = self.timestep_cond {
+            let embedding = guidance::embedding(guidance_scale, width);
+            inputs.push(NamedTensor::new("timestep_cond", &[1, width], embedding));
         }
         inputs
     }

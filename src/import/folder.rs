@@ -1,9 +1,9 @@
 //! The folder that optimum writes: one folder a component, and the files that say how they go together.
 //!
 //! A file `tintype.json` of our own may stand beside `model_index.json`; without it the defaults are those of
-//! Stable Diffusion 1:
+//! the model's family, by its scheduler:
 //! ```json
-//! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0, "f16": ["conv_in", "conv_out"],
+//! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0, "sampler": "ddim", "f16": ["conv_in", "conv_out"],
 //!   "channel_error_max": 0.01, "licences": [{ "name": "...", "spdx": "MIT", "notice": "..." }], "provenance": { "...": "..." } }
 //! ```
 
@@ -14,8 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ImportError;
+use super::family::Family;
 use crate::bundle::{Component, Licence, Pipeline};
 use crate::engine::free_dimension;
+use crate::pipeline::Sampler;
 
 /// Files that go into the bundle as they are.
 const BUNDLED: &[&str] = &[
@@ -57,8 +59,9 @@ pub struct Folder {
 #[serde(deny_unknown_fields, default)]
 struct Ours {
     name: Option<String>,
-    default_steps: usize,
-    default_guidance: f64,
+    default_steps: Option<usize>,
+    default_guidance: Option<f64>,
+    sampler: Option<String>,
     licences: Vec<Licence>,
     provenance: Value,
     f16: Option<Vec<String>>,
@@ -69,12 +72,27 @@ impl Default for Ours {
     fn default() -> Self {
         Self {
             name: None,
-            default_steps: 20,
-            default_guidance: 7.5,
+            default_steps: None,
+            default_guidance: None,
+            sampler: None,
             licences: Vec::new(),
             provenance: json!({}),
             f16: None,
             channel_error_max: CHANNEL_ERROR_MAX,
+        }
+    }
+}
+
+impl Ours {
+    fn read(path: &Path) -> Result<Self, ImportError> {
+        let ours: Self = parse(path)?;
+        match &ours.sampler {
+            Some(name) if Sampler::from_name(name).is_none() => {
+                let names = Sampler::ALL.map(Sampler::name).join(", ");
+                let reason = format!("there is no sampler `{name}`, only {names}");
+                Err(ImportError::Config { path: path.to_owned(), reason })
+            }
+            _ => Ok(ours),
         }
     }
 }
@@ -109,9 +127,9 @@ impl Folder {
                 Err(_) => {}
             }
         }
-        let scheduler = parse(&path.join("scheduler/scheduler_config.json"))?;
+        let scheduler = scheduler(&path.join("scheduler/scheduler_config.json"))?;
         let ours = path.join("tintype.json");
-        let ours = if ours.exists() { parse(&ours)? } else { Ours::default() };
+        let ours = if ours.exists() { Ours::read(&ours)? } else { Ours::default() };
         Ok(Self { path: path.to_owned(), configs, scheduler, files, ours })
     }
 
@@ -167,6 +185,8 @@ impl Folder {
         let levels = self.config(vae).get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
         let scale = 1usize << levels.clamp(1, 8).saturating_sub(1);
         let cells = self.number(Component::Unet, "sample_size").unwrap_or(64);
+        let is_told_guidance = self.number(Component::Unet, "time_cond_proj_dim").is_some();
+        let family = Family::new(&self.scheduler, is_told_guidance);
         let factor = |key: &str| self.config(vae).get(key).and_then(Value::as_f64);
         Pipeline {
             kind: "stable-diffusion".into(),
@@ -178,9 +198,9 @@ impl Folder {
             vae_scale_factor: scale,
             default_width_px: cells * scale,
             default_height_px: cells * scale,
-            default_steps: self.ours.default_steps,
-            default_guidance: self.ours.default_guidance,
-            sampler: "ddim".into(),
+            default_steps: self.ours.default_steps.unwrap_or(family.steps),
+            default_guidance: self.ours.default_guidance.unwrap_or(family.guidance),
+            sampler: self.ours.sampler.clone().unwrap_or_else(|| family.sampler.name().into()),
             report: None,
             provenance: self.ours.provenance.clone(),
         }
@@ -206,8 +226,42 @@ fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
     std::fs::read(path).map_err(failed)
 }
 
+fn scheduler(path: &Path) -> Result<Value, ImportError> {
+    parse_text(path, standard(&String::from_utf8_lossy(&read(path)?)).as_bytes())
+}
+
+/// JSON as Python writes it, with null for numbers that are none, such as `"lambda_min_clipped": -Infinity`.
+fn standard(text: &str) -> String {
+    let outside = |part: &str| {
+        ["-Infinity", "Infinity", "NaN"].iter().fold(part.to_owned(), |part, word| part.replace(word, "null"))
+    };
+    // Every other part stands between quotes; no string of a scheduler's has a quote in it.
+    let parts = text.split('"').enumerate();
+    let parts = parts.map(|(at, part)| if at % 2 == 0 { outside(part) } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join("\"")
+}
+
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
+    parse_text(path, &read(path)?)
+}
+
+fn parse_text<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ImportError> {
     let failed =
         |error: serde_json::Error| ImportError::Config { path: path.to_owned(), reason: error.to_string() };
-    serde_json::from_slice(&read(path)?).map_err(failed)
+    serde_json::from_slice(text).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_none_are_read_as_null() {
+        let text =
+            r#"{"lambda_min_clipped": -Infinity, "a": [NaN, Infinity], "_class_name": "NaN -Infinity"}"#;
+        assert_eq!(
+            standard(text),
+            r#"{"lambda_min_clipped": null, "a": [null, null], "_class_name": "NaN -Infinity"}"#
+        );
+    }
 }

@@ -10,6 +10,7 @@
 //! It runs once, on any machine. Memory holds one weight at a time beside the ONNX graph, and nothing stands under the
 //! target's name before all of it is written.
 
+mod family;
 mod folder;
 mod measure;
 mod precision;

@@ -1,4 +1,4 @@
-//! Logarithm, sine and cosine that give the same bits on every machine.
+//! Logarithm, exponential function, sine and cosine that give the same bits on every machine.
 //!
 //! The platform's own (`f64::ln`, `f64::cos`) come from a libm that differs between targets and versions, and
 //! one changed last bit in the noise is another picture. Here each is a range reduction and a Taylor series,
@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! ln x    = e ln 2 + 2 (s + s^3/3 + s^5/5 + ...)     x = m 2^e, 1/sqrt 2 <= m < sqrt 2, s = (m - 1) / (m + 1)
+//! exp x   = 2^k (1 + r + r^2/2 + ...)               x = k ln 2 + r, |r| <= ln(2) / 2
 //! sin/cos = the series of y = x - k pi/2, |y| <= pi/4, swapped and negated by k mod 4
 //! ```
 //!
-//! Both are meant for a result rounded to f32: their own relative error is below 2^-50, so that result is the
+//! All are meant for a result rounded to f32: their own relative error is below 2^-50, so that result is the
 //! correctly rounded one but for about one argument in 2^25, where it is its neighbour.
 
 use std::f64::consts::{FRAC_2_PI, LN_2, SQRT_2};
@@ -24,6 +25,13 @@ const PI_2_LOW: f64 = 6.077_100_506_506_192e-11;
 /// Terms of the series. The first one left out is below 2^-53 of the sum at the end of the reduced range.
 const LN_TERMS: u32 = 10;
 const SIN_COS_TERMS: u32 = 8;
+const EXP_TERMS: u32 = 14;
+
+/// ln 2 in two parts. The first has 32 significant bits, so that its product with a small integer is exact.
+///
+/// Source: the constants `ln2HI` and `ln2LO` of fdlibm, e_exp.c.
+const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
+const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
 /// The natural logarithm of a positive, finite, normal number.
 ///
@@ -43,6 +51,32 @@ fn split(x: f64) -> (f64, i32) {
     let exponent = (bits >> 52) as i32 - 1023;
     let mantissa = f64::from_bits(bits & FRACTION | 1.0f64.to_bits());
     if mantissa < SQRT_2 { (mantissa, exponent) } else { (mantissa / 2.0, exponent + 1) }
+}
+
+/// The exponential function up to 700; relative error below 2^-50. Below -700 it is 0.
+pub fn exp(x: f64) -> f64 {
+    expm1_split(x).map_or(0.0, |(power, rest)| power * (1.0 + rest))
+}
+
+/// `exp(x) - 1` up to 700, which keeps its digits where `exp(x)` is nearly 1; relative error below 2^-49.
+pub fn expm1(x: f64) -> f64 {
+    match expm1_split(x) {
+        Some((1.0, rest)) => rest,
+        Some((power, rest)) => power * (1.0 + rest) - 1.0,
+        None => -1.0,
+    }
+}
+
+/// A power of two and `exp(r) - 1`, whose product with 1 added to the second is `exp(x)`; `None` where that is 0.
+fn expm1_split(x: f64) -> Option<(f64, f64)> {
+    const BIAS: i64 = 1023;
+    if x < -700.0 {
+        return None;
+    }
+    let k = (x * (1.0 / LN_2) + 0.5).floor();
+    let r = (x - k * LN_2_HIGH) - k * LN_2_LOW;
+    let series = (2..=EXP_TERMS).rev().fold(1.0, |sum, n| 1.0 + sum * r / f64::from(n));
+    Some((f64::from_bits(((k as i64 + BIAS) as u64) << 52), r * series))
 }
 
 /// The sine and the cosine of an angle from 0 to a million, in radians; absolute error below 2^-50.
@@ -98,6 +132,20 @@ mod tests {
             }
         }
         assert_eq!(ln(1.0), 0.0);
+    }
+
+    #[test]
+    fn exponential_function_is_that_of_the_platform() {
+        for x in
+            (-6000..6000).map(|at| f64::from(at) * 0.1137).chain(uniforms()).chain(uniforms().map(|u| -u))
+        {
+            assert_close(exp(x), x.exp(), x, "exp");
+            if x != 0.0 {
+                assert_close(expm1(x), x.exp_m1(), x, "expm1");
+            }
+        }
+        assert_eq!((exp(0.0), expm1(0.0)), (1.0, 0.0));
+        assert_eq!((exp(f64::NEG_INFINITY), expm1(f64::NEG_INFINITY)), (0.0, -1.0));
     }
 
     #[test]

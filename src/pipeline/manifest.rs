@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, Request};
+use super::{Image, Request, Sampler};
 use crate::bundle::Bundle;
 use crate::kernels::Arithmetic;
 
@@ -38,8 +38,9 @@ pub struct Manifest {
     pub guidance: f32,
     /// The sampler.
     pub sampler: String,
-    /// The share of fresh noise per step.
-    pub eta: f32,
+    /// The share of fresh noise per step, where the sampler leaves a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f32>,
     /// In pixels.
     pub width: usize,
     /// In pixels.
@@ -64,7 +65,7 @@ impl Manifest {
             steps: request.steps,
             guidance: request.guidance_scale.get(),
             sampler: request.sampler.name().into(),
-            eta: request.eta,
+            eta: request.eta.or(request.sampler.default_eta()),
             width: image.pixels.width_px(),
             height: image.pixels.height_px(),
             arithmetic: image.arithmetic,
@@ -85,7 +86,8 @@ impl Manifest {
         if !negative.is_empty() {
             text += &format!("Negative prompt: {negative}\n");
         }
-        let (sampler, model) = (quoted(&self.sampler.to_uppercase()), quoted(model));
+        let title = Sampler::from_name(&self.sampler).map(Sampler::title);
+        let (sampler, model) = (quoted(title.unwrap_or(&self.sampler)), quoted(model));
         text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, ");
         text + &format!("Size: {width}x{height}, Model hash: {model_hash}, Model: {model}")
     }
@@ -117,7 +119,7 @@ mod tests {
             steps: 8,
             guidance: 2.5,
             sampler: "ddim".into(),
-            eta: 0.0,
+            eta: Some(0.0),
             width: 2,
             height: 1,
             arithmetic: Arithmetic::I16,

@@ -12,20 +12,21 @@ mod text_to_image;
 use std::path::PathBuf;
 
 use crate::clip::ImageError;
+use crate::denoise::SamplerError;
 use crate::denoise::config::ConfigError;
-use crate::denoise::ddim::DdimError;
 use crate::engine::EngineError;
 use crate::tensor::ShapeError;
 use crate::text::encoder::EncodeError;
 use crate::vae::DecodeError;
 
+pub use crate::denoise::kind::SamplerKind as Sampler;
 pub use embed::{Embedded, embed};
 pub use example::{EXAMPLE_PROMPT, example};
 pub use footprint::footprints;
 pub use manifest::{MANIFEST, Manifest, PARAMETERS};
 pub use preview::LatentRgb;
 pub use progress::{Progress, Step};
-pub use request::{Halfway, Request, RequestError, Sampler, Size, random_seed};
+pub use request::{Halfway, Request, RequestError, Size, random_seed};
 pub use text_to_image::{Image, STAGES, Seconds, TextToImage};
 
 impl PipelineError {
@@ -38,6 +39,14 @@ impl PipelineError {
             _ => None,
         }
     }
+
+    /// Whether the model's scheduler configuration is at fault, whatever is asked for.
+    pub fn is_bad_scheduler(&self) -> bool {
+        match self {
+            Self::Sampler(SamplerError::Config(error)) => !matches!(error, ConfigError::Unsupported { .. }),
+            _ => false,
+        }
+    }
 }
 
 /// Why there is no picture.
@@ -46,12 +55,9 @@ pub enum PipelineError {
     /// The request does not fit the model.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The model's scheduler configuration cannot be used.
-    #[error("the model's scheduler configuration cannot be used")]
-    Scheduler(#[from] ConfigError),
-    /// The schedule cannot be made for this request.
+    /// The sampler cannot be made for this request, or not for this model.
     #[error(transparent)]
-    Schedule(#[from] DdimError),
+    Sampler(#[from] SamplerError),
     /// The prompt cannot be encoded.
     #[error("cannot encode the prompt")]
     Encode(#[from] EncodeError),

@@ -11,6 +11,8 @@ pub struct Step<'a> {
     pub total: usize,
     /// The latents of the picture in hand after its step: a [`Halfway`](super::Halfway) can go on from here.
     pub latents: &'a Latents,
+    /// What the sampler remembers, for the same purpose.
+    pub memory: &'a [f32],
     /// The picture that the model saw, as latents, if [`Progress::wants_original`] asked for it.
     pub original: Option<&'a Latents>,
 }

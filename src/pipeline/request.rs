@@ -1,5 +1,6 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
+use super::Sampler;
 use crate::bundle::{self, Bundle, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceScale};
 use crate::tensor::Latents;
@@ -9,30 +10,6 @@ use crate::text::{Prompt, PromptTooLong};
 pub const SIDE_MAX_PX: usize = 4096;
 /// The most pictures in one request.
 pub const COUNT_MAX: usize = 1000;
-
-/// The samplers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sampler {
-    /// Denoising diffusion implicit models.
-    Ddim,
-}
-
-impl Sampler {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::Ddim];
-
-    /// The sampler of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|sampler| sampler.name() == name)
-    }
-
-    /// The name on the command line and in `--json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddim => "ddim",
-        }
-    }
-}
 
 /// Width and height of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +39,8 @@ pub struct Halfway {
     pub done: usize,
     /// The latents after these.
     pub latents: Latents,
+    /// What the sampler remembers of them.
+    pub memory: Vec<f32>,
 }
 
 /// A request for one picture or several that differ in their seed.
@@ -77,8 +56,8 @@ pub struct Request {
     pub steps: usize,
     /// How strictly to follow the prompt.
     pub guidance_scale: GuidanceScale,
-    /// The share of fresh noise per step, 0 to 1.
-    pub eta: f32,
+    /// The share of fresh noise per step, 0 to 1; the sampler's own if not given.
+    pub eta: Option<f32>,
     /// Which sampler.
     pub sampler: Sampler,
     /// The first picture's seed; the others follow it.
@@ -159,8 +138,8 @@ impl Request {
             size: Size::of_model(pipeline),
             steps: pipeline.default_steps,
             guidance_scale: GuidanceScale::new(pipeline.default_guidance as f32)?,
-            eta: 0.0,
-            sampler: Sampler::Ddim,
+            eta: None,
+            sampler: Sampler::of_model(pipeline),
             seed,
             count: 1,
             latents: None,
@@ -188,7 +167,7 @@ impl Request {
             return Err(RequestError::Seed { seed: self.seed, count: self.count });
         }
         let expected = self.latent_shape(bundle);
-        if let Some(Halfway { done, latents }) = &self.halfway
+        if let Some(Halfway { done, latents, .. }) = &self.halfway
             && (self.count != 1 || !(1..self.steps).contains(done) || latents.shape() != expected)
         {
             return Err(RequestError::Halfway { done: *done, steps: self.steps });
@@ -206,6 +185,14 @@ impl Request {
         let pipeline = bundle.pipeline();
         let cells = |px: usize| px / pipeline.vae_scale_factor;
         [1, pipeline.latent_channels, cells(self.size.height_px), cells(self.size.width_px)]
+    }
+}
+
+impl Sampler {
+    /// The sampler that a model draws with when nobody asks for another. A name from a later version stands for DDIM, which
+    /// every model can be drawn with.
+    pub fn of_model(pipeline: &Pipeline) -> Self {
+        Self::from_name(&pipeline.sampler).unwrap_or(Self::Ddim)
     }
 }
 

@@ -11,14 +11,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{PipelineError, Progress, Request, Sampler, Step, footprints};
+use super::{PipelineError, Progress, Request, RequestError, Step, footprints};
 use crate::bundle::{Bundle, Component};
-use crate::denoise::config::{ConfigError, SchedulerConfig};
-use crate::denoise::ddim::{Ddim, DdimOptions};
+use crate::denoise::Sampler;
+use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
 use crate::denoise::run::{Condition, Observer, run, skip_noise};
 use crate::denoise::unet::Unet;
-use crate::denoise::{self};
 use crate::engine::Resources;
 use crate::kernels::Arithmetic;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
@@ -79,12 +78,19 @@ impl TextToImage {
     /// [`PipelineError`]: the request's fault, or the model's configuration.
     pub fn check(&self, request: &Request) -> Result<(), PipelineError> {
         request.check(&self.bundle)?;
-        sampler(request, &self.scheduler()?)?;
-        Ok(())
+        let sampler = self.sampler(request)?;
+        match &request.halfway {
+            Some(halfway) if halfway.memory.len() != sampler.memory().len() => {
+                Err(RequestError::Halfway { done: halfway.done, steps: request.steps }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn scheduler(&self) -> Result<SchedulerConfig, ConfigError> {
-        SchedulerConfig::from_json(self.bundle.pipeline().scheduler.to_string().as_bytes())
+    fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
+        let len = request.latent_shape(&self.bundle).iter().product();
+        let run = RunOptions { steps: request.steps, eta: request.eta, len };
+        Ok(request.sampler.build(&self.bundle.pipeline().scheduler, run)?)
     }
 
     /// Makes the pictures of a request, in the order of their seeds.
@@ -97,14 +103,13 @@ impl TextToImage {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Image>, PipelineError> {
         self.check(request)?;
-        let config = self.scheduler()?;
         if self.resources.memory_bytes.is_some() {
             footprints(&self.bundle, &STAGES, request.size, &self.resources)?;
         }
         let [cond, uncond] = self.encode(request, progress)?;
         let guidance_scale = request.guidance_scale;
         let condition = Condition { cond: &cond, uncond: &uncond, guidance_scale };
-        let latents = self.denoise(request, &config, &condition, progress)?;
+        let latents = self.denoise(request, &condition, progress)?;
         let pixels = self.decode(&latents)?;
         let images = (request.seed..).zip(latents.into_iter().zip(pixels));
         let arithmetic = self.resources.arithmetic;
@@ -130,15 +135,14 @@ impl TextToImage {
     fn denoise(
         &mut self,
         request: &Request,
-        config: &SchedulerConfig,
         condition: &Condition,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
         let mut all = Vec::with_capacity(request.count);
         for (at, seed) in (0..request.count).zip(request.seed..) {
-            let mut sampler = sampler(request, config)?;
-            let steps = sampler.timesteps().len();
+            let mut sampler = self.sampler(request)?;
+            let steps = sampler.steps();
             let mut generator = TorchGenerator::new(seed);
             let mut latents =
                 initial_latents(request, &self.bundle, &mut generator, sampler.init_noise_sigma())?;
@@ -146,6 +150,7 @@ impl TextToImage {
             if let Some(halfway) = &request.halfway {
                 skip_noise(&*sampler, 0..done, &latents, &mut generator);
                 latents = halfway.latents.clone();
+                sampler.remember(&halfway.memory);
             }
             let mut told = Told { progress, before: at * steps, total: request.count * steps };
             timed(&mut self.seconds.denoise, || {
@@ -176,17 +181,8 @@ impl Observer for Told<'_> {
         self.progress.wants_original()
     }
 
-    fn after_step(&mut self, done: usize, latents: &Latents, original: Option<&Latents>) {
-        self.progress.step(Step { done: self.before + done, total: self.total, latents, original });
-    }
-}
-
-fn sampler(request: &Request, config: &SchedulerConfig) -> Result<Box<dyn denoise::Sampler>, PipelineError> {
-    match request.sampler {
-        Sampler::Ddim => {
-            let options = DdimOptions { eta: request.eta, ..DdimOptions::default() };
-            Ok(Box::new(Ddim::new(config, request.steps, options)?))
-        }
+    fn after_step(&mut self, done: usize, latents: &Latents, memory: &[f32], original: Option<&Latents>) {
+        self.progress.step(Step { done: self.before + done, total: self.total, latents, memory, original });
     }
 }
 

@@ -62,7 +62,7 @@ impl Order {
             steps: request.steps.unwrap_or(pipeline.default_steps),
             guidance: request.guidance.unwrap_or(pipeline.default_guidance as f32),
             seed,
-            sampler: request.sampler.unwrap_or_else(|| Sampler::Ddim.name().to_owned()),
+            sampler: request.sampler.unwrap_or_else(|| Sampler::of_model(pipeline).name().to_owned()),
             timeout_ms: request.timeout_ms,
             preview: request.preview,
         })
@@ -119,12 +119,12 @@ pub fn refused(error: &RequestError) -> ErrorDetail {
 pub fn unable(error: &PipelineError) -> ErrorDetail {
     let code = match (error, error.engine()) {
         (PipelineError::Request(error), _) => return refused(error),
-        (PipelineError::Schedule(_), _) => ErrorCode::InvalidValue,
+        (error, _) if error.is_bad_scheduler() => ErrorCode::ModelCorrupt,
+        (PipelineError::Sampler(_), _) => ErrorCode::InvalidValue,
         (_, Some(EngineError::Memory { .. } | EngineError::OutOfMemory { .. })) => {
             ErrorCode::InsufficientMemory
         }
-        (PipelineError::Scheduler(_), _)
-        | (_, Some(EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. })) => {
+        (_, Some(EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. })) => {
             ErrorCode::ModelCorrupt
         }
         _ => ErrorCode::Internal,

@@ -21,7 +21,7 @@ use crate::tensor::{Latents, Rgb8};
 
 /// What the ballast weighs: some thousand records.
 const BALLAST_BYTES: usize = 1 << 20;
-/// Hash, steps, channels, height, width before the values of saved latents.
+/// Hash, steps, channels, height, width before the values of saved latents; behind these what the sampler remembers.
 const HEAD_LEN: usize = 32 + 4 * 4;
 
 /// Why the state folder cannot be used.
@@ -115,13 +115,19 @@ impl Store {
     ///
     /// # Errors
     /// [`OutputError`]; the state that was kept before is then still there.
-    pub fn save_latents(&self, id: &str, done: usize, latents: &Latents) -> Result<(), OutputError> {
+    pub fn save_latents(
+        &self,
+        id: &str,
+        done: usize,
+        latents: &Latents,
+        memory: &[f32],
+    ) -> Result<(), OutputError> {
         let [_, channels, height, width] = latents.shape();
-        let mut body = Vec::with_capacity(HEAD_LEN + latents.values().len() * 4);
+        let mut body = Vec::with_capacity(HEAD_LEN + (latents.values().len() + memory.len()) * 4);
         for number in [done, channels, height, width] {
             body.extend(u32::try_from(number).expect("sizes of pictures are small").to_le_bytes());
         }
-        latents.values().iter().for_each(|value| body.extend(value.to_le_bytes()));
+        latents.values().iter().chain(memory).for_each(|value| body.extend(value.to_le_bytes()));
         let bytes = [blake3::hash(&body).as_bytes().as_slice(), &body].concat();
         output::write_atomically(&self.latents(id), &bytes)
     }
@@ -136,9 +142,12 @@ impl Store {
         }
         let mut numbers = body.chunks_exact(4).map(|bytes| <[u8; 4]>::try_from(bytes).expect("four bytes"));
         let [done, channels, height, width] = [(); 4].map(|()| numbers.next().map(u32::from_le_bytes));
-        let values = numbers.map(f32::from_le_bytes).collect();
-        let latents = Latents::new(values, channels? as usize, height? as usize, width? as usize).ok()?;
-        Some(Halfway { done: done? as usize, latents })
+        let [channels, height, width] = [channels? as usize, height? as usize, width? as usize];
+        let mut values: Vec<f32> = numbers.map(f32::from_le_bytes).collect();
+        let len = channels.checked_mul(height)?.checked_mul(width)?;
+        let memory = if len <= values.len() { values.split_off(len) } else { return None };
+        let latents = Latents::new(values, channels, height, width).ok()?;
+        Some(Halfway { done: done? as usize, latents, memory })
     }
 
     /// Forgets the state of a picture that is finished.
@@ -208,9 +217,11 @@ mod tests {
     fn latents_come_back_as_they_were_or_not_at_all() {
         let (_folder, store) = store();
         let latents = Latents::new((0..24u8).map(f32::from).collect(), 4, 2, 3).unwrap();
-        store.save_latents("a", 5, &latents).unwrap();
+        store.save_latents("a", 5, &latents, &[0.5; 48]).unwrap();
         let halfway = store.load_latents("a").unwrap();
-        assert_eq!((halfway.done, &halfway.latents), (5, &latents));
+        assert_eq!((halfway.done, &halfway.latents, &halfway.memory[..]), (5, &latents, &[0.5; 48][..]));
+        store.save_latents("a", 5, &latents, &[]).unwrap();
+        assert!(store.load_latents("a").unwrap().memory.is_empty());
         let path = store.latents("a");
         let whole = fs::read(&path).unwrap();
         for damaged in [&whole[..31], &whole[..40], &whole[..whole.len() - 1], &[]] {

@@ -217,7 +217,7 @@ impl Progress for Watched<'_> {
 impl Watched<'_> {
     fn save(&mut self, step: &Step) -> bool {
         self.kept = Instant::now();
-        let saved = self.daemon.store.save_latents(self.id, step.done, step.latents);
+        let saved = self.daemon.store.save_latents(self.id, step.done, step.latents, step.memory);
         if let Err(error) = &saved {
             log::warn!("job {}: its state is not kept: {error}", self.id);
         }

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod error;
 pub mod import;
 pub mod kernels;
+pub mod machine;
 pub mod output;
 pub mod pipeline;
 pub mod process;

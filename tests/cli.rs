@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tintype::import::Precision;
+use tintype::kernels::Level;
 
 /// A folder with a model in it, in which the program is run.
 struct Place {
@@ -28,8 +29,17 @@ impl Place {
     }
 
     fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.run_with(&[], args)
+    }
+
+    fn run_with<S: AsRef<OsStr>>(
+        &self,
+        environment: &[(&str, &str)],
+        args: impl IntoIterator<Item = S>,
+    ) -> Output {
         Command::new(env!("CARGO_BIN_EXE_tintype"))
             .args(args)
+            .envs(environment.iter().copied())
             .current_dir(self.folder.path())
             .env_remove("TINTYPE_MODEL")
             .env_remove("RUST_LOG")
@@ -158,6 +168,39 @@ fn requests_that_cannot_be_served_are_refused_before_any_work() {
         fails(&place.draw(&["--height", side]), 2, &["height", side, "16"]);
     }
     assert_eq!(place.names(), before);
+}
+
+/// Levels other than those of this machine are tried where there are such machines, by `tools/cross-test.sh`.
+#[test]
+fn every_level_draws_the_same_bytes_in_the_same_arithmetic() {
+    let place = Place::new();
+    let draw = |level: &str, arithmetic: &str, more: &[&str]| {
+        let fixed =
+            ["generate", "a red box", "--model", "tiny.tintype", "--steps", "2", "--seed", "3", "--json"];
+        let environment = [("TINTYPE_LEVEL", level), ("TINTYPE_ARITHMETIC", arithmetic)];
+        let output = works(&place.run_with(&environment, fixed.iter().chain(more)));
+        let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(report["kernel_level"], level);
+        report["images"][0]["sha256"].as_str().unwrap().to_owned()
+    };
+    let best = Level::detect().name();
+    let pictures = ["f32", "i16", "i8"].map(|arithmetic| {
+        let picture = draw("scalar", arithmetic, &[]);
+        assert_eq!(picture, draw(best, arithmetic, &[]), "{arithmetic}");
+        assert_eq!(draw(best, arithmetic, &["--deterministic"]), draw("scalar", "f32", &[]));
+        picture
+    });
+    assert!(pictures[0] != pictures[1] && pictures[1] != pictures[2], "the arithmetic makes a difference");
+}
+
+#[test]
+fn levels_and_arithmetic_that_are_not_there_are_refused() {
+    let place = Place::new();
+    let refuse = |variable: &str, text: &str| {
+        fails(&place.run_with(&[(variable, "abacus")], ["inspect", "tiny.tintype"]), 2, &["abacus", text]);
+    };
+    refuse("TINTYPE_LEVEL", "scalar");
+    refuse("TINTYPE_ARITHMETIC", "f32, i16, i8");
 }
 
 #[test]
@@ -373,7 +416,11 @@ fn selftest_holds_a_board_against_the_references_in_the_model() {
     let report = works(&place.run(["selftest", "taesd.tintype", "--threads", "1", "--json"]));
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["passed"], true);
-    assert_eq!(report["components"].as_array().unwrap().len(), 2);
+    assert_eq!(report["arithmetic"], Level::detect().arithmetic().name());
+    assert!(report["board"]["memory_bytes"].as_u64() > report["board"]["available_bytes"].as_u64());
+    assert!(report["board"]["storage_bytes_per_s"].as_f64().unwrap() > 0.0);
+    let arithmetics = if report["arithmetic"] == "f32" { 1 } else { 2 };
+    assert_eq!(report["components"].as_array().unwrap().len(), 2 * arithmetics);
     for component in report["components"].as_array().unwrap() {
         assert!(component["relative_l2"].as_f64().unwrap() > 0.0, "int8 is never exact");
     }

@@ -10,10 +10,15 @@ use std::sync::Arc;
 use fixture::{data, npz, relative_l2, root};
 use tintype::bundle::{self, Bundle};
 use tintype::denoise::guidance::GuidanceScale;
+use tintype::denoise::noise::TorchGenerator;
+use tintype::denoise::unet::Unet;
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
-use tintype::pipeline::{Image, Request, Size, TextToImage};
+use tintype::kernels::Arithmetic;
+use tintype::pipeline::{Image, Request, Size, TextToImage, footprints};
+use tintype::tensor::Latents;
 use tintype::text::Prompt;
+use tintype::text::encoder::TextEncoder;
 
 fn open(precision: Precision) -> (tempfile::TempDir, Arc<Bundle>) {
     let folder = tempfile::tempdir().unwrap();
@@ -68,16 +73,50 @@ fn components_with_fewer_bits_stay_near_torch() {
 #[test]
 fn threads_do_not_change_a_bit() {
     let (_folder, bundle) = open(Precision::Int8);
-    let draw = |threads| {
+    let draw = |arithmetic, threads| {
         let mut request = Request::new(&bundle, Prompt::new("a red box").unwrap(), 5).unwrap();
         request.steps = 2;
         request.size = Size { width_px: 48, height_px: 64 };
-        let mut pipeline = TextToImage::new(bundle.clone(), Resources::new(Threads::new(threads)));
+        let resources = Resources { arithmetic, ..Resources::new(Threads::new(threads)) };
+        let mut pipeline = TextToImage::new(bundle.clone(), resources);
         pipeline.run(&request, &mut ()).unwrap().remove(0).latents
     };
-    let one = draw(1);
-    assert_eq!(one, draw(2));
-    assert_eq!(one, draw(3));
+    for arithmetic in Arithmetic::ALL {
+        let one = draw(arithmetic, 1);
+        assert_eq!(one, draw(arithmetic, 2), "{arithmetic:?}");
+        assert_eq!(one, draw(arithmetic, 3), "{arithmetic:?}");
+    }
+}
+
+#[test]
+fn one_pass_for_both_prompts_changes_no_bit() {
+    let bundle = Arc::new(Bundle::open(&root("models/emoji.tintype")).unwrap());
+    let size = Size { width_px: 64, height_px: 64 };
+    let peak = |resources: &Resources| {
+        footprints(&bundle, &[bundle::Component::Unet], size, resources).unwrap()[0].peak_anon_bytes
+    };
+    let encode = |prompt: &str| {
+        let mut encoder = TextEncoder::load(&bundle, &Resources::new(Threads::new(1))).unwrap();
+        encoder.encode(&Prompt::new(prompt).unwrap()).unwrap().embedding
+    };
+    let texts = [encode("a red box"), encode("")];
+    let [_, channels, height, width] =
+        Request { size, ..Request::new(&bundle, Prompt::new("").unwrap(), 0).unwrap() }.latent_shape(&bundle);
+    let mut noise = vec![0.0; channels * height * width];
+    TorchGenerator::new(1).fill_normal(&mut noise);
+    let latents = Latents::new(noise, channels, height, width).unwrap();
+    let predict = |resources: &Resources| {
+        let mut unet = Unet::load(&bundle, resources).unwrap();
+        unet.predict_both(&latents, 700, [&texts[0], &texts[1]]).unwrap()
+    };
+    for arithmetic in Arithmetic::ALL {
+        let roomy = Resources { arithmetic, ..Resources::new(Threads::new(2)) };
+        let tight = Resources { memory_bytes: Some(peak(&roomy) - 1), ..roomy.clone() };
+        assert!(peak(&tight) < peak(&roomy), "it is one prompt at a time then");
+        let both = predict(&roomy);
+        assert_ne!(both[0], both[1]);
+        assert_eq!(both, predict(&tight), "{arithmetic:?}");
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -97,17 +136,15 @@ struct Run {
     height: usize,
 }
 
-fn draw(bundle: &Arc<Bundle>, run: &Run) -> Image {
+fn draw(bundle: &Arc<Bundle>, run: &Run, arithmetic: Arithmetic) -> Image {
     let mut request = Request::new(bundle, Prompt::new(run.prompt.clone()).unwrap(), run.seed).unwrap();
     request.negative = Prompt::new(run.negative.clone()).unwrap();
     request.steps = run.steps;
     request.guidance_scale = GuidanceScale::new(run.guidance).unwrap();
     request.eta = run.eta;
     request.size = Size { width_px: run.width, height_px: run.height };
-    TextToImage::new(bundle.clone(), Resources::new(Threads::new(2)))
-        .run(&request, &mut ())
-        .unwrap()
-        .remove(0)
+    let resources = Resources { arithmetic, ..Resources::new(Threads::new(2)) };
+    TextToImage::new(bundle.clone(), resources).run(&request, &mut ()).unwrap().remove(0)
 }
 
 /// What diffusers drew: the runs of `<name>.json` with the latents and pixels of `<name>.npz`.
@@ -124,7 +161,7 @@ fn golden(name: &str) -> Vec<(Run, fixture::Array, fixture::Array)> {
 /// Draws every run with f32 weights and holds it against what diffusers drew.
 fn matches_diffusers(bundle: &Arc<Bundle>, name: &str) {
     for (at, (run, latents, pixels)) in golden(name).iter().enumerate() {
-        let image = draw(bundle, run);
+        let image = draw(bundle, run, Arithmetic::F32);
         assert_eq!(image.latents.shape(), latents.shape[..]);
         let error = relative_l2(image.latents.values(), &latents.values);
         assert!(error < 1e-4, "run {at}: latents off by {error:e}");
@@ -152,15 +189,15 @@ fn the_shipped_model_matches_the_diffusers_pipeline() {
 #[test]
 fn the_shipped_int8_pictures_stay_near_diffusers() {
     let bundle = Arc::new(Bundle::open(&root("models/emoji.tintype")).unwrap());
-    for (at, (run, _, pixels)) in golden("shipped").iter().enumerate() {
-        let image = draw(&bundle, run);
-        let squares = image
-            .pixels
-            .pixels()
-            .iter()
-            .zip(&pixels.values)
-            .map(|(&a, b)| (f64::from(a) - f64::from(*b)).powi(2));
-        let psnr_db = 10.0 * (255.0f64.powi(2) * pixels.values.len() as f64 / squares.sum::<f64>()).log10();
-        assert!(psnr_db >= 45.0, "run {at}: {psnr_db:.1} dB");
+    for (arithmetic, bound_db) in [(Arithmetic::F32, 45.0), (Arithmetic::I16, 45.0), (Arithmetic::I8, 40.0)] {
+        for (at, (run, _, pixels)) in golden("shipped").iter().enumerate() {
+            let image = draw(&bundle, run, arithmetic);
+            let pairs = image.pixels.pixels().iter().zip(&pixels.values);
+            let squares = pairs.map(|(&a, b)| (f64::from(a) - f64::from(*b)).powi(2));
+            let psnr_db =
+                10.0 * (255.0f64.powi(2) * pixels.values.len() as f64 / squares.sum::<f64>()).log10();
+            println!("{arithmetic:?}, run {at}: {psnr_db:.1} dB");
+            assert!(psnr_db >= bound_db, "{arithmetic:?}, run {at}: {psnr_db:.1} dB");
+        }
     }
 }

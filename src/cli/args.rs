@@ -60,6 +60,9 @@ pub struct ResourceArgs {
     /// "blend:PX" for overlapping tiles, which do leave seams [default: auto]
     #[arg(long, value_name = "PX|auto|off")]
     pub tile: Option<TileArg>,
+    /// Multiply in f32 alone, so that every machine gives the same bytes; slower where there are dot products of integers
+    #[arg(long)]
+    pub deterministic: bool,
 }
 
 /// What a picture is to be like, beside its prompt.

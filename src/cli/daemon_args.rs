@@ -7,6 +7,7 @@ use clap::Parser;
 
 use super::args::{PictureArgs, ResourceArgs};
 use super::quantity::MemorySize;
+use crate::machine::THERMAL;
 
 #[derive(Debug, Parser)]
 pub struct ServeArgs {
@@ -35,7 +36,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "C", default_value_t = 85.0)]
     pub max_temperature: f64,
     /// Where the kernel shows temperatures
-    #[arg(long, value_name = "DIR", default_value = "/sys/class/thermal", hide = true)]
+    #[arg(long, value_name = "DIR", default_value = THERMAL, hide = true)]
     pub thermal: PathBuf,
     /// Finished jobs to keep
     #[arg(long, value_name = "N", default_value_t = 1000)]

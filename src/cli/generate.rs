@@ -46,9 +46,9 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let saved = args.save_latents.as_deref().map_or(Vec::new(), |path| paths(path, request.count));
     outputs.iter().chain(&saved).try_for_each(|path| output::check(path))?;
 
-    let count = resources.threads.count();
+    let (count, pulse) = (resources.threads.count(), resources.pulse.clone());
     let mut pipeline = TextToImage::new(bundle.clone(), resources);
-    let images = pipeline.run(&request, &mut Course(Bar::new("steps")))?;
+    let images = pipeline.run(&request, &mut Course(Bar::of_run(request.steps, pulse)))?;
     let written = write(&images, &outputs, &saved, &request, &bundle)?;
     if args.json {
         let total = start.elapsed().as_secs_f64();

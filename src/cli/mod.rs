@@ -7,6 +7,7 @@ mod bench;
 mod client;
 mod daemon_args;
 mod embed;
+mod environment;
 mod error;
 mod generate;
 mod import;
@@ -36,7 +37,8 @@ pub fn main() -> ExitCode {
         .filter_module("tract", log::LevelFilter::Error)
         .init();
     sigbus::install();
-    match Args::parse().command.run() {
+    let command = Args::parse().command;
+    match environment::check().and_then(|()| command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", crate::error::chain(&error));

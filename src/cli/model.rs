@@ -7,6 +7,7 @@ use super::args::ResourceArgs;
 use super::error::CliError;
 use crate::bundle::{Bundle, Component};
 use crate::engine::{Resources, Threads, Tile};
+use crate::kernels::Arithmetic;
 
 /// The model that ships.
 const DEFAULT: &str = "emoji.tintype";
@@ -63,7 +64,11 @@ pub fn component(name: &str) -> Result<Component, CliError> {
 pub fn resources(args: &ResourceArgs) -> Result<Resources, CliError> {
     let tile = args.tile.map_or(Tile::Auto, |tile| tile.0);
     let memory_bytes = args.memory.map(|size| size.0);
-    Ok(Resources { memory_bytes, tile, ..Resources::new(threads(args.threads)?) })
+    let mut resources = Resources { memory_bytes, tile, ..Resources::new(threads(args.threads)?) };
+    if args.deterministic {
+        resources.arithmetic = Arithmetic::F32;
+    }
+    Ok(resources)
 }
 
 /// The threads that were asked for, or one per core.

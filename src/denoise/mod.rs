@@ -13,7 +13,6 @@
 
 pub mod config;
 pub mod ddim;
-mod elementary;
 pub mod guidance;
 mod mt19937;
 pub mod noise;

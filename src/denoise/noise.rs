@@ -24,8 +24,8 @@
 
 use std::f64::consts::TAU;
 
-use super::elementary::{ln, sin_cos};
 use super::mt19937::Mt19937;
+use crate::kernels::elementary::{ln, sin_cos};
 
 /// Values that Box-Muller makes together.
 const BLOCK: usize = 16;

@@ -80,11 +80,11 @@ fn predict(
     latents: &Latents,
     timestep: u32,
 ) -> Result<Vec<f32>, EngineError> {
-    let cond = unet.predict(latents, timestep, condition.cond)?;
     if !condition.guidance_scale.is_active() {
-        return Ok(cond);
+        return unet.predict(latents, timestep, condition.cond);
     }
-    let mut noise_pred = unet.predict(latents, timestep, condition.uncond)?;
+    let texts = [condition.cond, condition.uncond];
+    let [cond, mut noise_pred] = unet.predict_both(latents, timestep, texts)?;
     guidance::combine(&mut noise_pred, &cond, condition.guidance_scale);
     Ok(noise_pred)
 }

@@ -15,7 +15,7 @@
 use std::f64::consts::FRAC_PI_2;
 
 use super::config::{Betas, SchedulerConfig, TimestepSpacing};
-use super::elementary::sin_cos;
+use crate::kernels::elementary::sin_cos;
 
 /// The most steps that a run may have: the timesteps of training of every published latent model.
 pub const MAX_INFERENCE_STEPS: usize = 1000;

@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, NamedTensor, Resources};
+use crate::engine::{Component, EngineError, Footprint, NamedTensor, Resources};
 use crate::tensor::{Latents, TextEmbedding};
+
+/// What a pass for two prompts may take where nobody sets a limit, in bytes.
+const BOTH_BYTES: usize = 250_000_000;
 
 /// A UNet and what its configuration says of its inputs.
 pub struct Unet {
     component: Component,
     class_labels: Option<usize>,
+    memory_bytes: Option<usize>,
+    /// Whether two prompts go through in one pass, once that is known.
+    takes_both: Option<bool>,
 }
 
 impl Unet {
@@ -23,7 +29,8 @@ impl Unet {
         let number = |key: &str| config.and_then(|c| c[key].as_u64()).and_then(|n| usize::try_from(n).ok());
         let wants_labels = component.inputs().iter().any(|input| input.name == "class_labels");
         let class_labels = number("projection_class_embeddings_input_dim").filter(|_| wants_labels);
-        Ok(Self { component, class_labels })
+        let memory_bytes = resources.memory_bytes;
+        Ok(Self { component, class_labels, memory_bytes, takes_both: None })
     }
 
     /// Predicts for `latents` at `timestep`; as long as the latents. An image embedding that the network may
@@ -37,6 +44,35 @@ impl Unet {
         timestep: u32,
         text: &TextEmbedding,
     ) -> Result<Vec<f32>, EngineError> {
+        let inputs = self.inputs(latents, timestep, text);
+        Ok(self.component.run_for("out_sample", &inputs)?.values)
+    }
+
+    /// As [`Unet::predict`], for two prompts: in one pass over the weights where memory allows it. The result is the same.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the inputs do not fit the graph.
+    pub fn predict_both(
+        &mut self,
+        latents: &Latents,
+        timestep: u32,
+        texts: [&TextEmbedding; 2],
+    ) -> Result<[Vec<f32>; 2], EngineError> {
+        let [first, second] = texts.map(|text| self.inputs(latents, timestep, text));
+        if self.takes_both.is_none() {
+            self.takes_both = Some(prepare_both(&mut self.component, &first, self.memory_bytes).is_some());
+        }
+        let both = if self.takes_both == Some(true) { stacked(&first, &second) } else { None };
+        let Some(both) = both else {
+            let first = self.component.run_for("out_sample", &first)?.values;
+            return Ok([first, self.component.run_for("out_sample", &second)?.values]);
+        };
+        let mut first = self.component.run_for("out_sample", &both)?.values;
+        let second = first.split_off(first.len() / 2);
+        Ok([first, second])
+    }
+
+    fn inputs(&self, latents: &Latents, timestep: u32, text: &TextEmbedding) -> Vec<NamedTensor> {
         let text_shape = [1, text.tokens(), text.width()];
         let mut inputs = vec![
             NamedTensor::new("sample", &latents.shape(), latents.values().to_vec()),
@@ -46,6 +82,27 @@ impl Unet {
         if let Some(width) = self.class_labels {
             inputs.push(NamedTensor::new("class_labels", &[1, width], vec![0.0; width]));
         }
-        Ok(self.component.run_for("out_sample", &inputs)?.values)
+        inputs
     }
+}
+
+/// Plans a UNet for two prompts in one pass, given the inputs for one; `None` if that takes too much, or its graph does not
+/// know it.
+pub fn prepare_both(
+    component: &mut Component,
+    inputs: &[NamedTensor],
+    memory_bytes: Option<usize>,
+) -> Option<Footprint> {
+    let footprint = component.prepare(&stacked(inputs, inputs)?).ok()?;
+    (memory_bytes.is_some() || footprint.peak_anon_bytes <= BOTH_BYTES).then_some(footprint)
+}
+
+/// Two batches of one as a batch of two; `None` if they are not alike.
+fn stacked(first: &[NamedTensor], second: &[NamedTensor]) -> Option<Vec<NamedTensor>> {
+    let stack = |(first, second): (&NamedTensor, &NamedTensor)| {
+        let (1, true) = (*first.shape.first()?, first.shape == second.shape) else { return None };
+        let shape = [&[2], &first.shape[1..]].concat();
+        Some(NamedTensor::new(&first.name, &shape, [&first.values[..], &second.values[..]].concat()))
+    };
+    first.iter().zip(second).map(stack).collect()
 }

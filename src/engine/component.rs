@@ -12,6 +12,7 @@ use super::resources::{Resources, Tile};
 use super::weights::Weights;
 use crate::allocator::{self, Kept};
 use crate::bundle::{self, Bundle};
+use crate::kernels::Arithmetic;
 
 /// A tensor with the name that the source graph gives it: f32, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +80,7 @@ impl Component {
         let entry = bundle.component(kind).ok_or(EngineError::NoComponent { component: kind })?;
         let graph = serde_json::from_slice(bundle.graph(entry))
             .map_err(|source| EngineError::Graph { component: kind, source })?;
-        let weights = Weights::new(bundle.clone(), kind);
+        let weights = Weights::new(bundle.clone(), kind, arithmetic(kind, resources));
         // Only the maps of an autoencoder are so large that stripes are worth their cost.
         let striped = matches!(kind, bundle::Component::VaeDecoder | bundle::Component::VaeEncoder);
         let tile = if striped { resources.tile } else { Tile::Off };
@@ -227,6 +228,15 @@ impl Component {
 impl Drop for Component {
     fn drop(&mut self) {
         self.weights.release();
+    }
+}
+
+/// Autoencoders and encoders are run once a picture, so that 8 bits would cost accuracy and save no time.
+fn arithmetic(kind: bundle::Component, resources: &Resources) -> Arithmetic {
+    let is_in_the_loop = kind == bundle::Component::Unet;
+    match resources.arithmetic {
+        Arithmetic::I8 if !is_in_the_loop => Arithmetic::F32,
+        wanted => wanted,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::pulse::Pulse;
 use super::threads::Threads;
+use crate::kernels::{Arithmetic, Level};
 
 /// Threads and memory for the components of a run.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub struct Resources {
     pub memory_bytes: Option<usize>,
     /// How the large maps of an autoencoder are worked on.
     pub tile: Tile,
+    /// What products with `int8` weights are computed in.
+    pub arithmetic: Arithmetic,
     /// Tells that a run goes on, and can end it.
     pub pulse: Pulse,
 }
@@ -30,8 +33,9 @@ pub enum Tile {
 }
 
 impl Resources {
-    /// These threads, and as much memory as it takes.
+    /// These threads, as much memory as it takes, and the fastest arithmetic.
     pub fn new(threads: Threads) -> Self {
-        Self { threads, memory_bytes: None, tile: Tile::Auto, pulse: Pulse::default() }
+        let arithmetic = Arithmetic::wanted_or(Level::detect().arithmetic());
+        Self { threads, memory_bytes: None, tile: Tile::Auto, arithmetic, pulse: Pulse::default() }
     }
 }

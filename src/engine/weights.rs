@@ -1,16 +1,23 @@
 //! The weights of a component, read where the mapped file has them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
-use crate::kernels::{Level, Line};
+use crate::kernels::integer::{Integer, STEP};
+use crate::kernels::panel::{Group, Panel, StoredGroup};
+use crate::kernels::{Arithmetic, Level, Line};
+
+/// Inputs that share a scale where a channel has several; steps of a product start at multiples of it.
+pub const SCALE_RUN: usize = 32;
 
 /// All weights of one component.
 #[derive(Debug, Clone)]
 pub struct Weights {
     bundle: Arc<Bundle>,
     component: Component,
+    arithmetic: Arithmetic,
 }
 
 /// A weight `[o, k]` that products are made with.
@@ -18,6 +25,7 @@ pub struct Weights {
 pub struct Matrix {
     bundle: Arc<Bundle>,
     entry: TensorEntry,
+    arithmetic: Arithmetic,
 }
 
 /// A weight of few numbers, stored as f32.
@@ -35,9 +43,9 @@ pub struct Table {
 }
 
 impl Weights {
-    /// Those of `component`.
-    pub fn new(bundle: Arc<Bundle>, component: Component) -> Self {
-        Self { bundle, component }
+    /// Those of `component`, and what products with them are to be computed in, where they can be.
+    pub fn new(bundle: Arc<Bundle>, component: Component, arithmetic: Arithmetic) -> Self {
+        Self { bundle, component, arithmetic }
     }
 
     /// Gives their pages back to the system.
@@ -59,7 +67,8 @@ impl Weights {
         if entry.layout() != Layout::O8k4 {
             return Err(format!("weight `{name}` has layout {}, not {}", entry.layout(), Layout::O8k4));
         }
-        Ok(Matrix { bundle: self.bundle.clone(), entry })
+        let arithmetic = if entry.dtype() == Dtype::I8 { self.arithmetic } else { Arithmetic::F32 };
+        Ok(Matrix { bundle: self.bundle.clone(), entry, arithmetic })
     }
 
     /// The vector of that name.
@@ -100,6 +109,11 @@ impl Matrix {
         self.shape()[1..].iter().product()
     }
 
+    /// What products with it are computed in; [`Arithmetic::F32`] if its weights are no integers.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
     /// Fills `panel` with output channels `output .. output + 16`, inputs `first .. first + panel.len()`;
     /// zeros where there are no such channels. `output` is a multiple of 16, `first` of 4.
     pub fn panel(&self, level: Level, output: usize, first: usize, panel: &mut [Line]) {
@@ -121,15 +135,54 @@ impl Matrix {
                     dequantise::float16(level, &values.as_chunks().0[groups], first, lane, panel);
                 }
                 Values::I8 { values, scales } => {
-                    let kind = self.entry.scales().expect("int8 tensors have scales");
-                    let per_block = kind.per_channel(inputs);
-                    let scales = &scales.as_chunks().0[block * per_block..(block + 1) * per_block];
-                    let run = if kind == Scales::Channel { usize::MAX } else { 32 };
-                    let scales = dequantise::Scales { values: scales, run };
+                    let scales = self.scales_of(scales, block);
                     dequantise::int8(level, &values.as_chunks().0[groups], scales, first, lane, panel);
                 }
             }
         }
+    }
+
+    /// The scales of a block of output channels.
+    fn scales_of<'a>(&self, scales: &'a [f32], block: usize) -> dequantise::Scales<'a> {
+        let kind = self.entry.scales().expect("int8 tensors have scales");
+        let per_block = kind.per_channel(self.inputs());
+        let values = &scales.as_chunks().0[block * per_block..(block + 1) * per_block];
+        dequantise::Scales { values, run: if kind == Scales::Channel { usize::MAX } else { SCALE_RUN } }
+    }
+
+    /// As [`Matrix::panel`], of integers with their scales. `inputs` starts and ends at multiples of 16.
+    ///
+    /// # Panics
+    /// If the weights are no integers.
+    pub fn integers<Q: Integer>(
+        &self,
+        level: Level,
+        output: usize,
+        inputs: Range<usize>,
+        panel: &mut Panel<Q>,
+    ) {
+        let Values::I8 { values, scales } = self.bundle.tensor(&self.entry).values else {
+            unreachable!("its arithmetic says that the weights are integers");
+        };
+        let (values, _) = values.as_chunks();
+        let groups = self.inputs().div_ceil(GROUP);
+        let stored = |block: usize| -> &[StoredGroup] {
+            let there = block * BLOCK < self.outputs();
+            let first = block * groups;
+            if there { &values[first + inputs.start / GROUP..first + inputs.end / GROUP] } else { &[] }
+        };
+        let block = output / BLOCK;
+        panel.groups.resize(inputs.len().next_multiple_of(STEP) / GROUP, Group::zeros());
+        let run = self.scales_of(scales, block).run.min(inputs.len());
+        panel.run = run / GROUP;
+        panel.scales.resize(inputs.len().div_ceil(run), Line::ZERO);
+        for (half, block) in (block..(block + 2).min(self.outputs().div_ceil(BLOCK))).enumerate() {
+            let scales = self.scales_of(scales, block);
+            for (first, line) in inputs.clone().step_by(run).zip(&mut panel.scales) {
+                line[half * BLOCK..][..BLOCK].copy_from_slice(&scales.values[first / scales.run]);
+            }
+        }
+        panel.fill(level, stored(output / BLOCK), stored(output / BLOCK + 1));
     }
 }
 

@@ -20,8 +20,8 @@ pub enum Function {
 
 impl Function {
     /// Applies the function to every element, in place.
-    pub fn apply(self, values: &mut [f32]) {
-        Level::detect().run(Apply { function: self, values });
+    pub fn apply(self, level: Level, values: &mut [f32]) {
+        level.run(Apply { function: self, values });
     }
 }
 
@@ -40,7 +40,7 @@ impl Work for Apply<'_> {
             Function::Gelu => each(self.values, gelu),
             Function::QuickGelu => each(self.values, quick_gelu),
             Function::Relu => each(self.values, relu),
-            Function::Tanh => each(self.values, f32::tanh),
+            Function::Tanh => each(self.values, tanh),
         }
     }
 }
@@ -51,9 +51,9 @@ impl Work for Apply<'_> {
 /// If the lengths differ.
 ///
 /// Source: Shazeer 2020, eq. 6, arXiv:2002.05202.
-pub fn geglu(value: &[f32], gate: &[f32], out: &mut [f32]) {
+pub fn geglu(level: Level, value: &[f32], gate: &[f32], out: &mut [f32]) {
     assert!(value.len() == out.len() && gate.len() == out.len());
-    Level::detect().run(Geglu { value, gate, out });
+    level.run(Geglu { value, gate, out });
 }
 
 struct Geglu<'a> {
@@ -88,6 +88,12 @@ fn quick_gelu(x: f32) -> f32 {
 #[inline(always)]
 fn relu(x: f32) -> f32 {
     x.max(0.0)
+}
+
+/// The hyperbolic tangent, absolute error below 3e-7.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    2.0 * sigmoid(2.0 * x) - 1.0
 }
 
 /// `1 / (1 + exp(-x))`.
@@ -185,6 +191,7 @@ mod tests {
         for x in arguments() {
             let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(sigmoid(x)) - exact).abs() <= 3e-7, "sigmoid({x})");
+            assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() <= 3e-7, "tanh({x})");
             assert!(
                 (f64::from(silu(x)) - f64::from(x) * exact).abs() <= 3e-7 * (1.0 + f64::from(x.abs())),
                 "silu({x})"
@@ -225,15 +232,44 @@ mod tests {
         }
     }
 
+    /// Bits, with all NaNs alike: which NaN an operation gives is left to the machine.
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        const FUNCTIONS: [Function; 5] =
+            [Function::Silu, Function::Gelu, Function::QuickGelu, Function::Relu, Function::Tanh];
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-40, -0.0];
+        let all: Vec<f32> = special.into_iter().chain(arguments().step_by(97)).collect();
+        for level in Level::available() {
+            for (len, start) in (0..70).flat_map(|len| [(len, 0), (len, 1), (len, 3)]) {
+                let values = &all[start..start + len];
+                for function in FUNCTIONS {
+                    let (mut expected, mut got) = (values.to_vec(), vec![0.0; start + len]);
+                    got[start..].copy_from_slice(values);
+                    function.apply(Level::Scalar, &mut expected);
+                    function.apply(level, &mut got[start..]);
+                    assert_eq!(bits(&got[start..]), bits(&expected), "{level:?} {function:?} {len}");
+                }
+                let (mut expected, mut got) = (vec![0.0; len], vec![0.0; len]);
+                geglu(Level::Scalar, &all[7..7 + len], values, &mut expected);
+                geglu(level, &all[7..7 + len], values, &mut got);
+                assert_eq!(bits(&got), bits(&expected), "{level:?} {len}");
+            }
+        }
+    }
+
     #[test]
     fn functions_apply_to_every_element() {
         let applied = |function: Function| {
             let mut values = [-2.0, 0.0, 0.5];
-            function.apply(&mut values);
+            function.apply(Level::detect(), &mut values);
             values
         };
         assert_eq!(applied(Function::Relu), [0.0, 0.0, 0.5]);
-        assert_eq!(applied(Function::Tanh), [-2.0f32, 0.0, 0.5].map(f32::tanh));
+        assert_eq!(applied(Function::Tanh), [-2.0f32, 0.0, 0.5].map(tanh));
         assert_eq!(applied(Function::Silu), [-2.0, 0.0, 0.5].map(silu));
         assert_eq!(applied(Function::Gelu), [-2.0, 0.0, 0.5].map(gelu));
         assert_eq!(applied(Function::QuickGelu)[2], 0.5 * sigmoid(0.851));

@@ -2,11 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
+use std::ops::{Add, Mul, Sub};
 
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
+use super::integer::Sums;
+use super::lanes::{LEN, Lanes, LanesWork};
 use super::level::{Avx2, Work};
+use super::panel::{Group, Stored, StoredGroup};
 use super::tile::{LANES, Line, ROWS, Tile};
 
 /// [`super::Level::run`].
@@ -22,6 +26,77 @@ pub fn run<W: Work>(_: Avx2, work: W) -> W::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run_unchecked<W: Work>(work: W) -> W::Output {
     work.run()
+}
+
+/// [`super::Level::run_lanes`].
+#[inline]
+pub fn run_lanes(witness: Avx2, work: impl LanesWork) {
+    // SAFETY: the witness proves what the function is compiled for.
+    unsafe { run_lanes_unchecked(witness, work) }
+}
+
+/// # Safety
+/// AVX2, FMA and F16C are present.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_lanes_unchecked(witness: Avx2, work: impl LanesWork) {
+    work.run::<F32x8>(witness);
+}
+
+/// Eight numbers in a register; there is none without AVX2 and FMA.
+#[derive(Clone, Copy)]
+struct F32x8(__m256);
+
+impl Lanes for F32x8 {
+    type Proof = Avx2;
+
+    #[inline(always)]
+    fn load(_: Avx2, from: &[f32; LEN]) -> Self {
+        // SAFETY: the witness proves AVX2, and there are eight floats.
+        Self(unsafe { _mm256_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LEN]) {
+        // SAFETY: `self` proves AVX2, and there are eight floats.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: f32, summand: Self) -> Self {
+        // SAFETY: `self` proves FMA.
+        Self(unsafe { _mm256_fmadd_ps(self.0, _mm256_set1_ps(factor), summand.0) })
+    }
+}
+
+impl Add for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+}
+
+impl Sub for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+}
+
+impl Mul<f32> for F32x8 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, factor: f32) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_mul_ps(self.0, _mm256_set1_ps(factor)) })
+    }
 }
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.
@@ -158,4 +233,104 @@ unsafe fn store_turned([a, b, c, d]: [__m256; 4], lane: usize, rows: &mut [Line]
         // SAFETY: lane + 8 <= 16, the length of a row.
         unsafe { _mm256_storeu_ps(row.as_mut_ptr().add(lane), values) };
     }
+}
+
+/// [`super::integer::Integer::arrange`].
+pub fn i16_arrange(_: Avx2, stored: Stored, panel: &mut [Group<i16>]) {
+    for (at, group) in panel.iter_mut().enumerate() {
+        let ratios = stored.ratios_of(at);
+        for (half, stored) in [stored.low, stored.high].into_iter().enumerate() {
+            let stored = stored.get(at).unwrap_or(&[0; BLOCK * GROUP]);
+            let ratios = ratios.map(|ratios| &ratios.as_chunks().0[half]);
+            // SAFETY: the witness proves AVX2, and a group has two halves.
+            unsafe { i16_arrange_unchecked(stored, half, ratios, group) };
+        }
+    }
+}
+
+/// # Safety
+/// AVX2 is present, and `half` is 0 or 1.
+#[target_feature(enable = "avx2")]
+unsafe fn i16_arrange_unchecked(
+    stored: &StoredGroup,
+    half: usize,
+    ratios: Option<&[i16; BLOCK]>,
+    group: &mut Group<i16>,
+) {
+    // SAFETY: a stored group is twice 16 bytes.
+    let [a, b] =
+        unsafe { [0, 16].map(|at| _mm256_cvtepi8_epi16(_mm_loadu_si128(stored.as_ptr().add(at).cast()))) };
+    // In both, each channel has its first and its second pair of inputs side by side.
+    let [a, b] = [_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)];
+    let pairs = [_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b)];
+    for (pair, channels) in pairs.into_iter().enumerate() {
+        let mut in_order = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(channels));
+        if let Some(ratios) = ratios {
+            // SAFETY: there are eight numbers of 16 bits.
+            let ratios = unsafe { _mm_loadu_si128(ratios.as_ptr().cast()) };
+            // Each twice, as each channel has a pair of inputs.
+            let twice = _mm256_or_si256(
+                _mm256_cvtepu16_epi32(ratios),
+                _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(ratios)),
+            );
+            in_order = _mm256_mulhrs_epi16(_mm256_slli_epi16::<4>(in_order), twice);
+        }
+        // SAFETY: the group has 64 numbers, of which these are 16 from at most 48 on.
+        unsafe {
+            _mm256_storeu_si256(group.0.as_mut_ptr().add(2 * LANES * pair + 16 * half).cast(), in_order);
+        }
+    }
+}
+
+/// Makes `$name`, the product of six rows with a panel by way of an instruction that multiplies pairs of numbers and adds
+/// both products to a sum: `$dot(sum, weights, inputs)`.
+macro_rules! multiply_pairs {
+    ($name:ident, $features:literal, $dot:expr) => {
+        /// # Safety
+        /// The named features are present, and each row has four numbers for each group of the panel.
+        #[target_feature(enable = $features)]
+        unsafe fn $name(rows: &[&[i16]; ROWS], panel: &[Group<i16>]) -> Sums {
+            let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+            for (at, group) in panel.iter().enumerate() {
+                for pair in 0..GROUP / 2 {
+                    // SAFETY: a group is twice two registers.
+                    let weights = unsafe {
+                        [0, 16].map(|half| {
+                            _mm256_loadu_si256(group.0.as_ptr().add(2 * LANES * pair + half).cast())
+                        })
+                    };
+                    for r in 0..ROWS {
+                        // SAFETY: the caller's promise.
+                        let inputs = unsafe {
+                            let at = rows[r].as_ptr().add(GROUP * at + 2 * pair).cast::<i32>();
+                            _mm256_set1_epi32(at.read_unaligned())
+                        };
+                        for half in 0..2 {
+                            sums[r][half] = $dot(sums[r][half], weights[half], inputs);
+                        }
+                    }
+                }
+            }
+            let mut out = [[0; LANES]; ROWS];
+            for (out, sums) in out.iter_mut().zip(sums) {
+                for (half, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: a row is two registers.
+                    unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(8 * half).cast(), sum) };
+                }
+            }
+            out
+        }
+    };
+}
+pub(super) use multiply_pairs;
+
+multiply_pairs!(i16_multiply_unchecked, "avx2", |sum, weights, inputs| {
+    _mm256_add_epi32(sum, _mm256_madd_epi16(weights, inputs))
+});
+
+/// [`super::integer::Integer::multiply`].
+pub fn i16_multiply(_: Avx2, rows: &[&[i16]; ROWS], panel: &[Group<i16>]) -> Sums {
+    assert!(rows.iter().all(|row| row.len() == GROUP * panel.len()));
+    // SAFETY: the witness proves AVX2; the assertion above gives the lengths.
+    unsafe { i16_multiply_unchecked(rows, panel) }
 }

@@ -7,6 +7,7 @@
 use half::f16;
 
 use super::Level;
+use super::level::Vectors;
 use super::tile::Line;
 
 /// Output channels in a stored block.
@@ -40,11 +41,11 @@ pub fn int8(
     let groups = &block[first / GROUP..];
     for ((g, group), rows) in groups.iter().enumerate().zip(panel.chunks_mut(GROUP)) {
         let scale = &scales.values[(first + g * GROUP) / scales.run];
-        match (level, rows.len()) {
+        match (level.vectors(), rows.len()) {
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2(witness), GROUP) => super::avx2::int8_group(witness, group, scale, lane, rows),
+            (Vectors::Avx2(witness), GROUP) => super::avx2::int8_group(witness, group, scale, lane, rows),
             #[cfg(target_arch = "aarch64")]
-            (Level::Neon(witness), GROUP) => super::neon::int8_group(witness, group, scale, lane, rows),
+            (Vectors::Neon(witness), GROUP) => super::neon::int8_group(witness, group, scale, lane, rows),
             _ => turn(group, lane, rows, |o, x| f32::from(x) * scale[o]),
         }
     }
@@ -55,11 +56,11 @@ pub fn int8(
 /// # Panics
 /// If the block does not reach as far as the panel.
 pub fn float16(level: Level, block: &[[f16; BLOCK * GROUP]], first: usize, lane: usize, panel: &mut [Line]) {
-    for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
+    for_each_group(&block[first / GROUP..], panel, |group, rows| match (level.vectors(), rows.len()) {
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
+        (Vectors::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
         #[cfg(target_arch = "aarch64")]
-        (Level::Neon(witness), GROUP) => super::neon::float16_group(witness, group, lane, rows),
+        (Vectors::Neon(witness), GROUP) => super::neon::float16_group(witness, group, lane, rows),
         _ => turn(group, lane, rows, |_, x| f16::to_f32(x)),
     });
 }
@@ -69,11 +70,11 @@ pub fn float16(level: Level, block: &[[f16; BLOCK * GROUP]], first: usize, lane:
 /// # Panics
 /// If the block does not reach as far as the panel.
 pub fn float32(level: Level, block: &[[f32; BLOCK * GROUP]], first: usize, lane: usize, panel: &mut [Line]) {
-    for_each_group(&block[first / GROUP..], panel, |group, rows| match (level, rows.len()) {
+    for_each_group(&block[first / GROUP..], panel, |group, rows| match (level.vectors(), rows.len()) {
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
+        (Vectors::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
         #[cfg(target_arch = "aarch64")]
-        (Level::Neon(witness), GROUP) => super::neon::float32_group(witness, group, lane, rows),
+        (Vectors::Neon(witness), GROUP) => super::neon::float32_group(witness, group, lane, rows),
         _ => turn(group, lane, rows, |_, x| x),
     });
 }
@@ -109,16 +110,12 @@ mod tests {
         (0..groups).map(|g| std::array::from_fn(|at| value(g, at))).collect()
     }
 
-    fn levels() -> [Level; 2] {
-        [Level::Scalar, Level::detect()]
-    }
-
     #[test]
     fn int8_values_land_in_their_lane_times_their_scale() {
         let groups = block(20);
         let scales: Vec<[f32; BLOCK]> =
             (0..3).map(|r| std::array::from_fn(|o| 0.5 + o as f32 + 10.0 * r as f32)).collect();
-        for level in levels() {
+        for level in Level::available() {
             for (lane, first, len, run) in
                 [(0, 0, 80, 32), (8, 4, 7, 32), (0, 28, 9, 32), (8, 0, 3, usize::MAX)]
             {
@@ -146,7 +143,9 @@ mod tests {
         let real: Vec<[f32; BLOCK * GROUP]> = block(4).iter().map(|g| g.map(f32::from)).collect();
         let half: Vec<[f16; BLOCK * GROUP]> = real.iter().map(|g| g.map(f16::from_f32)).collect();
         let cases = [(0, 16), (4, 5), (12, 1)];
-        for (level, (first, len)) in levels().into_iter().flat_map(|level| cases.map(|case| (level, case))) {
+        for (level, (first, len)) in
+            Level::available().into_iter().flat_map(|level| cases.map(|case| (level, case)))
+        {
             let (mut a, mut b) = (vec![Line::ZERO; len], vec![Line::ZERO; len]);
             float32(level, &real, first, 8, &mut a);
             float16(level, &half, first, 8, &mut b);

@@ -9,14 +9,14 @@ use super::level::{Level, Work};
 ///
 /// # Panics
 /// If `pixels` is not a whole number of pixels.
-pub fn channel_sums(pixels: &[f32], sums: &mut [[f64; 2]]) {
+pub fn channel_sums(level: Level, pixels: &[f32], sums: &mut [[f64; 2]]) {
     let channels = sums.len();
     assert!(pixels.len().is_multiple_of(channels), "a pixel is cut");
     let mut run = vec![0.0f32; 2 * channels];
     for pixels in pixels.chunks(64 * channels) {
         run.fill(0.0);
         let (sum, square) = run.split_at_mut(channels);
-        Level::detect().run(AddSums { pixels, sum, square });
+        level.run(AddSums { pixels, sum, square });
         for ((total, &sum), &square) in sums.iter_mut().zip(sum.iter()).zip(square.iter()) {
             total[0] += f64::from(sum);
             total[1] += f64::from(square);
@@ -81,9 +81,16 @@ pub fn group_affine(
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn apply_affine(x: &[f32], scale: &[f32], shift: &[f32], through_silu: bool, out: &mut [f32]) {
+pub fn apply_affine(
+    level: Level,
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    through_silu: bool,
+    out: &mut [f32],
+) {
     assert_eq!(x.len(), out.len());
-    Level::detect().run(Apply { x, scale, shift, through_silu, out });
+    level.run(Apply { x, scale, shift, through_silu, out });
 }
 
 struct Apply<'a> {
@@ -126,13 +133,13 @@ fn same(x: f32) -> f32 {
 /// If the lengths differ.
 ///
 /// Source: Ba et al. 2016, arXiv:1607.06450.
-pub fn layer(x: &[f32], epsilon: f32, weight: &[f32], bias: &[f32], out: &mut [f32]) {
+pub fn layer(level: Level, x: &[f32], epsilon: f32, weight: &[f32], bias: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
     let count = x.len() as f64;
     let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
     let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
     let inverse = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
-    Level::detect().run(Centre { x, mean: mean as f32, inverse, weight, bias, out });
+    level.run(Centre { x, mean: mean as f32, inverse, weight, bias, out });
 }
 
 struct Centre<'a> {
@@ -168,12 +175,12 @@ mod tests {
         let (channels, groups, pixels) = (12, 3, 150);
         let x = wave(channels * pixels);
         let mut sums = vec![[0.0; 2]; channels];
-        channel_sums(&x, &mut sums);
+        channel_sums(Level::detect(), &x, &mut sums);
         let weight: Vec<f32> = (0..channels).map(|c| 1.0 + c as f32).collect();
         let bias: Vec<f32> = (0..channels).map(|c| c as f32 - 3.0).collect();
         let (scale, shift) = group_affine(&sums, pixels, groups, 1e-5, &weight, &bias);
         let mut out = vec![0.0; x.len()];
-        apply_affine(&x, &scale, &shift, false, &mut out);
+        apply_affine(Level::detect(), &x, &scale, &shift, false, &mut out);
         for g in 0..groups {
             let members = |c: usize| c / (channels / groups) == g;
             let mean_of = |f: &dyn Fn(f64) -> f64| {
@@ -187,17 +194,37 @@ mod tests {
             assert!((mean_of(&|v| v * v) - 1.0).abs() < 1e-4);
         }
         let mut through = vec![0.0; x.len()];
-        apply_affine(&x, &scale, &shift, true, &mut through);
+        apply_affine(Level::detect(), &x, &scale, &shift, true, &mut through);
         assert!(out.iter().zip(&through).all(|(&y, &z)| silu(y) == z));
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for level in Level::available() {
+            for (channels, pixels) in (1..70).flat_map(|channels| [(channels, 1), (channels, 130)]) {
+                let x = wave(channels * pixels);
+                let run = |level| {
+                    let mut sums = vec![[0.0; 2]; channels];
+                    channel_sums(level, &x, &mut sums);
+                    let [mut plain, mut through, mut row] = [(); 3].map(|()| vec![0.0; x.len()]);
+                    let (scale, shift) = (wave(channels), wave(channels));
+                    apply_affine(level, &x, &scale, &shift, false, &mut plain);
+                    apply_affine(level, &x, &scale, &shift, true, &mut through);
+                    layer(level, &x, 1e-5, &x, &plain, &mut row);
+                    (sums, plain, through, row)
+                };
+                assert_eq!(run(level), run(Level::Scalar), "{level:?}, {channels} channels");
+            }
+        }
     }
 
     #[test]
     fn a_constant_map_becomes_the_bias() {
         let mut sums = vec![[0.0; 2]; 4];
-        channel_sums(&[7.0; 4 * 100], &mut sums);
+        channel_sums(Level::detect(), &[7.0; 4 * 100], &mut sums);
         let (scale, shift) = group_affine(&sums, 100, 2, 1e-5, &[2.0; 4], &[0.5; 4]);
         let mut out = [0.0; 4];
-        apply_affine(&[7.0; 4], &scale, &shift, false, &mut out);
+        apply_affine(Level::detect(), &[7.0; 4], &scale, &shift, false, &mut out);
         assert!(out.iter().all(|y| (y - 0.5).abs() < 1e-3), "{out:?}");
     }
 
@@ -205,7 +232,7 @@ mod tests {
     fn a_row_gets_mean_zero_and_variance_one() {
         let x = wave(77);
         let mut out = vec![0.0; 77];
-        layer(&x, 1e-5, &[1.0; 77], &[0.0; 77], &mut out);
+        layer(Level::detect(), &x, 1e-5, &[1.0; 77], &[0.0; 77], &mut out);
         let mean = out.iter().map(|&v| f64::from(v)).sum::<f64>() / 77.0;
         let square = out.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / 77.0;
         assert!(mean.abs() < 1e-4 && (square - 1.0).abs() < 1e-4, "{mean} {square}");

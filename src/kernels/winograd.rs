@@ -10,9 +10,8 @@
 //! Neural Networks", 2016). Sums are taken over wider ranges of numbers than in a direct convolution, which costs about one
 //! decimal digit.
 
-use std::ops::{Add, Mul, Sub};
-
-use super::level::{Level, Work};
+use super::lanes::{LEN, Lanes, LanesWork};
+use super::level::Level;
 use super::tile::{LANES, Line};
 
 /// Outputs of a tile along one side.
@@ -24,7 +23,7 @@ pub const TAPS: usize = 3;
 /// Numbers that a tile is turned into, for each channel.
 pub const PLACES: usize = INPUTS * INPUTS;
 /// Channels that are worked on at a time.
-pub const STEP: usize = 8;
+pub const STEP: usize = LEN;
 /// Vectors of [`STEP`] numbers in a line.
 const PARTS: usize = LANES / STEP;
 
@@ -40,7 +39,7 @@ pub fn input(level: Level, pixels: &[&[f32]; PLACES], turned: &mut [f32]) {
     let pixels = pixels.map(|pixel| pixel[..channels].as_chunks::<STEP>().0);
     let (turned, _) = turned.as_chunks_mut::<STEP>();
     let (steps, stride) = (channels / STEP, stride / STEP);
-    level.run(TurnInput { pixels, turned, steps, stride });
+    level.run_lanes(TurnInput { pixels, turned, steps, stride });
 }
 
 struct TurnInput<'a> {
@@ -50,35 +49,27 @@ struct TurnInput<'a> {
     stride: usize,
 }
 
-impl Work for TurnInput<'_> {
-    type Output = ();
-
+impl LanesWork for TurnInput<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lanes>(self, proof: L::Proof) {
         let Self { pixels, turned, steps, stride } = self;
+        let mut columns = [[0.0; STEP]; PLACES];
         for step in 0..steps {
-            let [a, b, c, d, e, f] = [
-                input_column(&pixels, 0, step),
-                input_column(&pixels, 1, step),
-                input_column(&pixels, 2, step),
-                input_column(&pixels, 3, step),
-                input_column(&pixels, 4, step),
-                input_column(&pixels, 5, step),
-            ];
-            for y in 0..INPUTS {
-                let row = input_points([a[y], b[y], c[y], d[y], e[y], f[y]]);
-                for x in 0..INPUTS {
-                    turned[(y * INPUTS + x) * stride + step] = row[x].0;
+            for x in 0..INPUTS {
+                let points =
+                    input_points(std::array::from_fn(|y| L::load(proof, &pixels[y * INPUTS + x][step])));
+                for (y, point) in points.into_iter().enumerate() {
+                    point.store(&mut columns[y * INPUTS + x]);
+                }
+            }
+            for (y, row) in columns.as_chunks::<INPUTS>().0.iter().enumerate() {
+                let points = input_points(std::array::from_fn(|x| L::load(proof, &row[x])));
+                for (x, point) in points.into_iter().enumerate() {
+                    point.store(&mut turned[(y * INPUTS + x) * stride + step]);
                 }
             }
         }
     }
-}
-
-#[inline(always)]
-fn input_column(pixels: &[&[[f32; STEP]]; PLACES], x: usize, step: usize) -> [Lanes; INPUTS] {
-    let at = |y: usize| Lanes(pixels[y * INPUTS + x][step]);
-    input_points([at(0), at(1), at(2), at(3), at(4), at(5)])
 }
 
 /// Weights: `turned` is `[36][stride]`, of which the inputs are written; `taps` are `[3][3]`, row by row, of equally many
@@ -91,7 +82,7 @@ pub fn weights(level: Level, taps: &[&[Line]; TAPS * TAPS], turned: &mut [Line])
     let stride = turned.len() / PLACES;
     assert!(inputs <= stride);
     let taps = taps.map(|tap| &tap[..inputs]);
-    level.run(TurnWeights { taps, turned, inputs, stride });
+    level.run_lanes(TurnWeights { taps, turned, inputs, stride });
 }
 
 struct TurnWeights<'a> {
@@ -101,23 +92,21 @@ struct TurnWeights<'a> {
     stride: usize,
 }
 
-impl Work for TurnWeights<'_> {
-    type Output = ();
-
+impl LanesWork for TurnWeights<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lanes>(self, proof: L::Proof) {
         let Self { taps, turned, inputs, stride } = self;
         for k in 0..inputs {
             for part in 0..PARTS {
                 let [a, b, c] = [
-                    weight_column(&taps, 0, k, part),
-                    weight_column(&taps, 1, k, part),
-                    weight_column(&taps, 2, k, part),
+                    weight_column::<L>(proof, &taps, 0, k, part),
+                    weight_column::<L>(proof, &taps, 1, k, part),
+                    weight_column::<L>(proof, &taps, 2, k, part),
                 ];
                 for y in 0..INPUTS {
                     let row = weight_points([a[y], b[y], c[y]]);
                     for x in 0..INPUTS {
-                        row[x].store(&mut turned[(y * INPUTS + x) * stride + k], part);
+                        row[x].store(part_of_mut(&mut turned[(y * INPUTS + x) * stride + k], part));
                     }
                 }
             }
@@ -126,8 +115,14 @@ impl Work for TurnWeights<'_> {
 }
 
 #[inline(always)]
-fn weight_column(taps: &[&[Line]; TAPS * TAPS], x: usize, k: usize, part: usize) -> [Lanes; INPUTS] {
-    let at = |y: usize| Lanes::load(&taps[y * TAPS + x][k], part);
+fn weight_column<L: Lanes>(
+    proof: L::Proof,
+    taps: &[&[Line]; TAPS * TAPS],
+    x: usize,
+    k: usize,
+    part: usize,
+) -> [L; INPUTS] {
+    let at = |y: usize| L::load(proof, part_of(&taps[y * TAPS + x][k], part));
     weight_points([at(0), at(1), at(2)])
 }
 
@@ -143,7 +138,7 @@ pub fn output(
     outputs: &mut [Line; OUTPUTS * OUTPUTS],
 ) {
     let sums = &sums[..(PLACES - 1) * stride + 1];
-    level.run(TurnSums { sums, stride, bias, outputs });
+    level.run_lanes(TurnSums { sums, stride, bias, outputs });
 }
 
 struct TurnSums<'a> {
@@ -153,25 +148,24 @@ struct TurnSums<'a> {
     outputs: &'a mut [Line; OUTPUTS * OUTPUTS],
 }
 
-impl Work for TurnSums<'_> {
-    type Output = ();
-
+impl LanesWork for TurnSums<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<L: Lanes>(self, proof: L::Proof) {
         let Self { sums, stride, bias, outputs } = self;
         for part in 0..PARTS {
             let [a, b, c, d, e, f] = [
-                sum_column(sums, stride, 0, part),
-                sum_column(sums, stride, 1, part),
-                sum_column(sums, stride, 2, part),
-                sum_column(sums, stride, 3, part),
-                sum_column(sums, stride, 4, part),
-                sum_column(sums, stride, 5, part),
+                sum_column::<L>(proof, sums, stride, 0, part),
+                sum_column::<L>(proof, sums, stride, 1, part),
+                sum_column::<L>(proof, sums, stride, 2, part),
+                sum_column::<L>(proof, sums, stride, 3, part),
+                sum_column::<L>(proof, sums, stride, 4, part),
+                sum_column::<L>(proof, sums, stride, 5, part),
             ];
+            let bias = L::load(proof, part_of(bias, part));
             for y in 0..OUTPUTS {
                 let row = output_points([a[y], b[y], c[y], d[y], e[y], f[y]]);
                 for x in 0..OUTPUTS {
-                    (row[x] + Lanes::load(bias, part)).store(&mut outputs[y * OUTPUTS + x], part);
+                    (row[x] + bias).store(part_of_mut(&mut outputs[y * OUTPUTS + x], part));
                 }
             }
         }
@@ -179,92 +173,63 @@ impl Work for TurnSums<'_> {
 }
 
 #[inline(always)]
-fn sum_column(sums: &[Line], stride: usize, x: usize, part: usize) -> [Lanes; OUTPUTS] {
-    let at = |y: usize| Lanes::load(&sums[(y * INPUTS + x) * stride], part);
+fn sum_column<L: Lanes>(
+    proof: L::Proof,
+    sums: &[Line],
+    stride: usize,
+    x: usize,
+    part: usize,
+) -> [L; OUTPUTS] {
+    let at = |y: usize| L::load(proof, part_of(&sums[(y * INPUTS + x) * stride], part));
     output_points([at(0), at(1), at(2), at(3), at(4), at(5)])
+}
+
+#[inline(always)]
+fn part_of(line: &Line, part: usize) -> &[f32; STEP] {
+    &line.as_chunks().0[part]
+}
+
+#[inline(always)]
+fn part_of_mut(line: &mut Line, part: usize) -> &mut [f32; STEP] {
+    &mut line.as_chunks_mut().0[part]
 }
 
 /// `B^T d`, of one column or row.
 #[inline(always)]
-fn input_points(d: [Lanes; INPUTS]) -> [Lanes; INPUTS] {
-    let (even, odd) = (d[4] - d[2] * 4.0, d[3] - d[1] * 4.0);
-    let (even2, odd2) = (d[4] - d[2], (d[3] - d[1]) * 2.0);
+fn input_points<L: Lanes>(d: [L; INPUTS]) -> [L; INPUTS] {
+    let (even, odd) = (d[2].mul_add(-4.0, d[4]), d[1].mul_add(-4.0, d[3]));
+    let (even2, odd2) = (d[4] - d[2], d[3] - d[1]);
     [
-        d[0] * 4.0 - d[2] * 5.0 + d[4],
+        d[0].mul_add(4.0, d[2].mul_add(-5.0, d[4])),
         even + odd,
         even - odd,
-        even2 + odd2,
-        even2 - odd2,
-        d[1] * 4.0 - d[3] * 5.0 + d[5],
+        odd2.mul_add(2.0, even2),
+        odd2.mul_add(-2.0, even2),
+        d[1].mul_add(4.0, d[3].mul_add(-5.0, d[5])),
     ]
 }
 
 /// `G g`, of one column or row.
 #[inline(always)]
-fn weight_points(g: [Lanes; TAPS]) -> [Lanes; INPUTS] {
-    let (even, odd) = ((g[0] + g[2]) * (-1.0 / 6.0), g[1] * (-1.0 / 6.0));
-    let (even2, odd2) = (g[0] * (1.0 / 24.0) + g[2] * (1.0 / 6.0), g[1] * (1.0 / 12.0));
-    [g[0] * 0.25, even + odd, even - odd, even2 + odd2, even2 - odd2, g[2]]
+fn weight_points<L: Lanes>(g: [L; TAPS]) -> [L; INPUTS] {
+    let even = (g[0] + g[2]) * (-1.0 / 6.0);
+    let even2 = g[0].mul_add(1.0 / 24.0, g[2] * (1.0 / 6.0));
+    [
+        g[0] * 0.25,
+        g[1].mul_add(-1.0 / 6.0, even),
+        g[1].mul_add(1.0 / 6.0, even),
+        g[1].mul_add(1.0 / 12.0, even2),
+        g[1].mul_add(-1.0 / 12.0, even2),
+        g[2],
+    ]
 }
 
 /// `A^T m`, of one column or row.
 #[inline(always)]
-fn output_points(m: [Lanes; INPUTS]) -> [Lanes; OUTPUTS] {
+fn output_points<L: Lanes>(m: [L; INPUTS]) -> [L; OUTPUTS] {
     let (even, odd) = (m[1] + m[2], m[1] - m[2]);
     let (even2, odd2) = (m[3] + m[4], m[3] - m[4]);
-    [m[0] + even + even2, odd + odd2 * 2.0, even + even2 * 4.0, odd + odd2 * 8.0 + m[5]]
-}
-
-/// A vector of numbers, to which the same is done.
-#[derive(Clone, Copy)]
-struct Lanes([f32; STEP]);
-
-impl Lanes {
-    #[inline(always)]
-    fn load(line: &Line, part: usize) -> Self {
-        Self(line.as_chunks().0[part])
-    }
-
-    #[inline(always)]
-    fn store(self, line: &mut Line, part: usize) {
-        line.as_chunks_mut().0[part] = self.0;
-    }
-
-    #[inline(always)]
-    fn with(self, other: Self, each: impl Fn(f32, f32) -> f32) -> Self {
-        let mut out = self;
-        for l in 0..STEP {
-            out.0[l] = each(self.0[l], other.0[l]);
-        }
-        out
-    }
-}
-
-impl Add for Lanes {
-    type Output = Self;
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        self.with(other, |a, b| a + b)
-    }
-}
-
-impl Sub for Lanes {
-    type Output = Self;
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        self.with(other, |a, b| a - b)
-    }
-}
-
-impl Mul<f32> for Lanes {
-    type Output = Self;
-
-    #[inline(always)]
-    fn mul(self, factor: f32) -> Self {
-        self.with(Self([factor; STEP]), |a, b| a * b)
-    }
+    [m[0] + even + even2, odd2.mul_add(2.0, odd), even2.mul_add(4.0, even), odd2.mul_add(8.0, odd) + m[5]]
 }
 
 #[cfg(test)]
@@ -305,8 +270,10 @@ mod tests {
             .map(|tap| (0..CHANNELS).map(|c| line(1000 + tap * CHANNELS + c)).collect())
             .collect();
         let bias = line(5);
-        let got = tile(Level::detect(), &pixels, &taps, &bias);
-        assert_eq!(got, tile(Level::Scalar, &pixels, &taps, &bias), "wider vectors change no bit");
+        let got = tile(Level::Scalar, &pixels, &taps, &bias);
+        for level in Level::available() {
+            assert_eq!(got, tile(level, &pixels, &taps, &bias), "{level:?}: wider vectors change no bit");
+        }
         for (at, got) in got.iter().enumerate() {
             for (o, got) in got.iter().enumerate() {
                 let (mut expected, mut size) = (f64::from(bias[o]), 0.0);

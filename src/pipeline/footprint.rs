@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::{Size, example};
 use crate::bundle::{self, Bundle};
+use crate::denoise::unet::prepare_both;
 use crate::engine::{Component, EngineError, Footprint, Resources, Tile};
 
 /// What tiles are blended in takes for each pixel: three channels and a weight.
 const BLENDED_PIXEL_BYTES: usize = 4 * size_of::<f32>();
 
-/// What each of these components will take for one picture of `size`. Stages follow one another, so the picture takes
-/// as much as the largest of its stages.
+/// What each of these components will take for one picture of `size`, which may need guidance. Stages follow one another,
+/// so the picture takes as much as the largest of its stages.
 ///
 /// # Errors
 /// As [`Component::prepare`]: among others, that a component takes more memory than `resources` allow.
@@ -29,6 +30,11 @@ pub fn footprints(
                 let mut footprint = prepare(tile)?;
                 footprint.peak_anon_bytes += BLENDED_PIXEL_BYTES * size.width_px * size.height_px;
                 Ok(footprint)
+            }
+            (bundle::Component::Unet, _) => {
+                let one = prepare(size)?;
+                let inputs = example(bundle, kind, component.inputs(), size);
+                Ok(prepare_both(&mut component, &inputs, resources.memory_bytes).unwrap_or(one))
             }
             _ => prepare(size),
         }

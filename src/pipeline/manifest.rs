@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Image, Request};
 use crate::bundle::Bundle;
+use crate::kernels::Arithmetic;
 
 /// The keyword of the A1111 text.
 pub const PARAMETERS: &str = "parameters";
 /// The keyword of the manifest.
 pub const MANIFEST: &str = "tintype";
 
-/// Everything that makes a picture again, with the same model on the same kind of machine.
+/// Everything that makes a picture again, with the same model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -43,6 +44,8 @@ pub struct Manifest {
     pub width: usize,
     /// In pixels.
     pub height: usize,
+    /// What it was computed in: the same gives the same picture on every machine.
+    pub arithmetic: Arithmetic,
     /// Whether the initial noise was given, and so is not the seed's: such a picture needs it to be made again.
     pub latents_given: bool,
 }
@@ -64,6 +67,7 @@ impl Manifest {
             eta: request.eta,
             width: image.pixels.width_px(),
             height: image.pixels.height_px(),
+            arithmetic: image.arithmetic,
             latents_given: request.latents.is_some(),
         }
     }
@@ -116,6 +120,7 @@ mod tests {
             eta: 0.0,
             width: 2,
             height: 1,
+            arithmetic: Arithmetic::I16,
             latents_given: false,
         };
         let [(_, parameters), (_, json)] = manifest.texts();

@@ -20,6 +20,7 @@ use crate::denoise::run::{Condition, Observer, run, skip_noise};
 use crate::denoise::unet::Unet;
 use crate::denoise::{self};
 use crate::engine::Resources;
+use crate::kernels::Arithmetic;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
 use crate::text::Prompt;
 use crate::text::encoder::TextEncoder;
@@ -37,6 +38,8 @@ pub struct Image {
     pub latents: Latents,
     /// The pixels.
     pub pixels: Rgb8,
+    /// What products with `int8` weights were computed in.
+    pub arithmetic: Arithmetic,
 }
 
 /// Where the time went, in seconds.
@@ -104,7 +107,8 @@ impl TextToImage {
         let latents = self.denoise(request, &config, &condition, progress)?;
         let pixels = self.decode(&latents)?;
         let images = (request.seed..).zip(latents.into_iter().zip(pixels));
-        Ok(images.map(|(seed, (latents, pixels))| Image { seed, latents, pixels }).collect())
+        let arithmetic = self.resources.arithmetic;
+        Ok(images.map(|(seed, (latents, pixels))| Image { seed, latents, pixels, arithmetic }).collect())
     }
 
     fn encode(

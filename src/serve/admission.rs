@@ -1,8 +1,8 @@
 //! Whether the machine has what a picture takes, before any work is done for it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::machine::{available_bytes, free_bytes, hottest};
 use crate::protocol::{ErrorCode, ErrorDetail};
 
 /// When it may be worth asking again, in milliseconds.
@@ -80,29 +80,6 @@ fn megabytes(bytes: u64) -> u64 {
     bytes.div_ceil(1_000_000)
 }
 
-/// Memory that the kernel could give without swapping, in bytes.
-pub fn available_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// Space that is free for us on the disk of `path`, in bytes.
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// The highest temperature that the kernel shows, in degrees Celsius.
-pub fn hottest(thermal: &Path) -> Option<f64> {
-    let zones = fs::read_dir(thermal).ok()?.flatten();
-    let zones = zones.filter(|zone| zone.file_name().to_string_lossy().starts_with("thermal_zone"));
-    let millidegrees =
-        |zone: fs::DirEntry| fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse().ok();
-    let degrees = zones.filter_map(millidegrees).map(|millidegrees: f64| millidegrees / 1000.0);
-    degrees.max_by(f64::total_cmp)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,24 +109,5 @@ mod tests {
         assert_eq!(reserve().check_space(Some(49_999_999)).unwrap_err().code, ErrorCode::NoSpace);
         assert_eq!(reserve().check_heat(Some(79.9)), Ok(()));
         assert_eq!(reserve().check_heat(Some(80.0)).unwrap_err().code, ErrorCode::Thermal);
-    }
-
-    #[test]
-    fn the_hottest_zone_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        for (zone, text) in
-            [("thermal_zone0", "45500\n"), ("thermal_zone1", "61250\n"), ("cooling_device0", "9e9")]
-        {
-            fs::create_dir(folder.path().join(zone)).unwrap();
-            fs::write(folder.path().join(zone).join("temp"), text).unwrap();
-        }
-        assert_eq!(hottest(folder.path()), Some(61.25));
-        assert_eq!(hottest(Path::new("/nowhere")), None);
-    }
-
-    #[test]
-    fn the_machine_tells_its_figures() {
-        assert!(available_bytes().unwrap() > 1 << 20);
-        assert!(free_bytes(Path::new("/")).is_some());
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Daemon;
-use super::admission::{available_bytes, free_bytes, hottest};
 use super::book::Counts;
 use super::peers::Peers;
+use crate::machine::{available_bytes, free_bytes, hottest};
 use crate::process;
 
 /// The format's media type.

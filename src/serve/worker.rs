@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Daemon;
-use super::admission::hottest;
 use super::catalogue::{Model, corrupt};
 use super::desk::{Next, Reason, Task};
 use super::order::{Order, unable};
@@ -17,6 +16,7 @@ use super::record::{JobId, Outcome};
 use super::speed::Speed;
 use crate::engine::{EngineError, Pulse, Resources, Stopped};
 use crate::error::chain;
+use crate::machine::hottest;
 use crate::output::{self, OutputError};
 use crate::pipeline::{
     Image, LatentRgb, Manifest, PipelineError, Progress, Request, Seconds, Step, TextToImage,

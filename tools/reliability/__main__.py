@@ -12,6 +12,7 @@ import sys
 import time
 
 import cuts
+import disks
 import kills
 import load
 import manager
@@ -30,6 +31,7 @@ TRIALS = {
     "kill-at-writes": (lambda: kills.at_every_call("signal=KILL", 9), lambda: kills.at_every_call("signal=KILL", 1)),
     "full-disk-at-writes": (lambda: failing("error=ENOSPC", 17), lambda: failing("error=ENOSPC", 1)),
     "broken-disk-at-writes": (lambda: failing("error=EIO", 23), lambda: failing("error=EIO", 1)),
+    "real-disk": (disks.full_and_read_only, disks.full_and_read_only),
     "no-memory": (lambda: starving(7), lambda: starving(1)),
     "power-cuts": (lambda: cuts.power_cuts(40), lambda: cuts.power_cuts(1000)),
     "crowd": (lambda: load.many_jobs(640), lambda: load.many_jobs(10_016)),

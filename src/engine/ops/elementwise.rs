@@ -2,6 +2,7 @@
 
 use super::{Operation, only};
 use crate::engine::threads::Threads;
+use crate::kernels::Level;
 use crate::kernels::activation::Function;
 
 /// Elements that one thread takes at a time.
@@ -35,7 +36,7 @@ impl Operation for Activation {
     fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
         threads.for_each_chunk(output, CHUNK, |at, out| {
             out.copy_from_slice(&inputs[0][at * CHUNK..][..out.len()]);
-            self.0.apply(out);
+            self.0.apply(Level::detect(), out);
         });
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Operation, only, rows_of};
 use crate::engine::threads::Threads;
+use crate::kernels::Level;
 use crate::kernels::activation::geglu;
 
 /// Output rows that one thread takes at a time.
@@ -31,7 +32,7 @@ impl Operation for Geglu {
             let rows = inputs[0][at * CHUNK_ROWS * 2 * half..].chunks_exact(2 * half);
             for (row, out) in rows.zip(out.chunks_exact_mut(half)) {
                 let (value, gate) = row.split_at(half);
-                geglu(value, gate, out);
+                geglu(Level::detect(), value, gate, out);
             }
         });
     }

@@ -3,7 +3,7 @@
 use super::{Operation, expect_channels, only, rows_of};
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Vector, Weights};
-use crate::kernels::norm;
+use crate::kernels::{Level, norm};
 
 /// Pixels whose sums are taken together, by one thread.
 const CHUNK_PIXELS: usize = 1024;
@@ -52,7 +52,7 @@ impl GroupNorm {
         let chunk_len = CHUNK_PIXELS * affine.scale.len();
         threads.for_each_chunk(output, chunk_len, |at, out| {
             let input = &input[at * chunk_len..][..out.len()];
-            norm::apply_affine(input, &affine.scale, &affine.shift, self.silu, out);
+            norm::apply_affine(Level::detect(), input, &affine.scale, &affine.shift, self.silu, out);
         });
     }
 }
@@ -69,7 +69,9 @@ pub struct Affine {
 pub fn channel_sums(pixels: &[f32], channels: usize, threads: &Threads) -> Vec<[f64; 2]> {
     let chunks: Vec<&[f32]> = pixels.chunks(CHUNK_PIXELS * channels).collect();
     let mut parts = vec![[0.0; 2]; chunks.len() * channels];
-    threads.for_each_chunk(&mut parts, channels, |at, sums| norm::channel_sums(chunks[at], sums));
+    threads.for_each_chunk(&mut parts, channels, |at, sums| {
+        norm::channel_sums(Level::detect(), chunks[at], sums)
+    });
     let mut total = vec![[0.0; 2]; channels];
     for part in parts.chunks_exact(channels) {
         for (total, sum) in total.iter_mut().zip(part) {

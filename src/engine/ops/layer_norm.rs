@@ -3,7 +3,7 @@
 use super::{Operation, expect_channels, only, rows_of};
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Vector, Weights};
-use crate::kernels::norm;
+use crate::kernels::{Level, norm};
 
 /// Rows that one thread takes at a time.
 const CHUNK_ROWS: usize = 64;
@@ -46,7 +46,7 @@ impl Operation for LayerNorm {
         threads.for_each_chunk(output, chunk_len, |at, out| {
             let rows = inputs[0][at * chunk_len..].chunks_exact(channels);
             for (row, out) in rows.zip(out.chunks_exact_mut(channels)) {
-                norm::layer(row, self.epsilon, weight, bias, out);
+                norm::layer(Level::detect(), row, self.epsilon, weight, bias, out);
             }
         });
     }

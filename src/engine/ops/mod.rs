@@ -6,6 +6,7 @@ mod elementwise;
 mod embedding;
 mod geglu;
 mod group_norm;
+mod inputs;
 mod layer_norm;
 mod layout;
 mod linear;

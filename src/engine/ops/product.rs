@@ -3,21 +3,24 @@
 //! ```text
 //! for 64 output channels
 //!     for a run of inputs whose panels fit the first-level cache, one at a time
-//!         dequantise four panels [run][16]
+//!         fill four panels, 16 output channels each
 //!         for rows that fit the second-level cache
 //!             for each panel
 //!                 for six rows at a time
 //!                     out[6][16] += rows[6][run] * panel
 //! ```
 //! A convolution is a product with `kh * kw` taps: each tap has its own row for an output pixel, which the
-//! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panel.
+//! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panels and what
+//! the rows are made into ([`Inputs`]).
 
 use std::ops::Range;
 
+use super::inputs::{Floats, Inputs, Integers};
 use crate::engine::threads::Threads;
-use crate::engine::weights::{Matrix, Vector};
-use crate::kernels::dequantise::GROUP;
-use crate::kernels::{LANES, Level, Line, ROWS, tile};
+use crate::engine::weights::{Matrix, SCALE_RUN, Vector};
+use crate::kernels::integer::{Integer, STEP};
+use crate::kernels::panel::Panel;
+use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS, tile};
 
 /// Inputs in a panel: 320 rows of 16 floats are 20 KiB, with six rows of as many 27.5 KiB of a first-level cache.
 const RUN: usize = 320;
@@ -39,10 +42,13 @@ pub struct Product {
     level: Level,
 }
 
-/// Inputs that are dequantised together: some taps, and a range of the channels of each.
-struct Step {
-    taps: Range<usize>,
-    channels: Range<usize>,
+/// Inputs that are multiplied together: some taps, and a range of the channels of each.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The taps.
+    pub taps: Range<usize>,
+    /// The channels.
+    pub channels: Range<usize>,
 }
 
 impl Product {
@@ -77,6 +83,11 @@ impl Product {
         self.matrix.panel(self.level, first, start, panel);
     }
 
+    /// As [`Product::panel`], as integers.
+    pub fn integers<Q: Integer>(&self, first: usize, channels: Range<usize>, panel: &mut Panel<Q>) {
+        self.matrix.integers(self.level, first, channels, panel);
+    }
+
     /// The bias of outputs `first .. first + 16`, zeros where there is none.
     pub fn bias(&self, first: usize) -> Line {
         let mut line = Line::ZERO;
@@ -86,15 +97,27 @@ impl Product {
         line
     }
 
-    /// What a run over `rows` rows allocates: a panel for each thread, where the rows lie, and the columns side by side.
+    /// What it is computed in. Taps share the rows of neighbours, which a scale for each row does not suit.
+    pub fn arithmetic(&self) -> Arithmetic {
+        let fits = self.taps == 1 && self.channels().is_multiple_of(STEP);
+        if fits { self.matrix.arithmetic() } else { Arithmetic::F32 }
+    }
+
+    /// What a run over `rows` rows allocates: panels for each thread, what rows are made into, and the columns side by side.
     pub fn scratch_bytes(&self, rows: usize, threads: usize) -> usize {
         let panels = threads * PANELS * RUN.max(self.longest_step()) * size_of::<Line>();
         let by_columns = threads > 1 && rows <= FEW_ROWS;
-        let (found, columns) = match by_columns {
+        let (made, columns) = match by_columns {
             true => (rows, self.outputs().next_multiple_of(LANES) * rows * size_of::<f32>()),
             false => (threads * rows.min(CHUNK_ROWS), 0),
         };
-        panels + found * self.taps * size_of::<&[f32]>() + columns
+        let integers = |each: usize| self.channels() * each + self.steps().count() * size_of::<f32>();
+        let row = match self.arithmetic() {
+            Arithmetic::F32 => self.taps * size_of::<&[f32]>(),
+            Arithmetic::I16 => integers(size_of::<i16>()),
+            Arithmetic::I8 => integers(size_of::<i8>()),
+        };
+        panels + made * row + columns
     }
 
     /// `output`: `[rows, outputs]`; `row(n, tap)` finds the inputs of row `n` at a tap.
@@ -104,38 +127,49 @@ impl Product {
         threads: &Threads,
         row: impl Fn(usize, usize) -> &'a [f32] + Sync + Send,
     ) {
+        let alone = &Threads::new(1);
+        match self.arithmetic() {
+            Arithmetic::F32 => self.run_on(output, threads, |rows, _| Floats::find(self.taps, rows, &row)),
+            Arithmetic::I16 => self.run_on(output, threads, |rows, all| {
+                Integers::<i16>::quantise(self, rows, if all { threads } else { alone }, |at| row(at, 0))
+            }),
+            Arithmetic::I8 => self.run_on(output, threads, |rows, all| {
+                Integers::<i8>::quantise(self, rows, if all { threads } else { alone }, |at| row(at, 0))
+            }),
+        }
+    }
+
+    /// `inputs(rows, all)` makes those of some rows, or of all at once.
+    fn run_on<I: Inputs>(
+        &self,
+        output: &mut [f32],
+        threads: &Threads,
+        inputs: impl Fn(Range<usize>, bool) -> I + Sync + Send,
+    ) {
         let outputs = self.outputs();
         let rows = output.len() / outputs;
         if rows > FEW_ROWS || threads.count() == 1 {
             threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, chunk| {
-                let found = self.find(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, &row);
+                let inputs = inputs(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, false);
                 for first in (0..outputs).step_by(PANELS * LANES) {
                     let width = outputs.min(first + PANELS * LANES) - first;
-                    self.columns(first, &found, chunk, first..first + width);
+                    self.columns(first, &inputs, chunk, first..first + width);
                 }
             });
         } else {
-            self.run_by_columns(&self.find(0..rows, &row), output, threads);
+            self.run_by_columns(&inputs(0..rows, true), output, threads);
         }
     }
 
-    /// The inputs of some rows: those at the first tap, then those at the second, and so on. Found once, as every panel
-    /// needs them.
-    fn find<'a>(&self, rows: Range<usize>, row: impl Fn(usize, usize) -> &'a [f32]) -> Vec<&'a [f32]> {
-        let mut found = Vec::with_capacity(self.taps * rows.len());
-        (0..self.taps).for_each(|tap| found.extend(rows.clone().map(|at| row(at, tap))));
-        found
-    }
-
     /// Each thread makes some columns of all rows, side by side; then they are brought together.
-    fn run_by_columns(&self, found: &[&[f32]], output: &mut [f32], threads: &Threads) {
+    fn run_by_columns(&self, inputs: &impl Inputs, output: &mut [f32], threads: &Threads) {
         let outputs = self.outputs();
         let rows = output.len() / outputs;
         let panels = self.panels_of_thread(threads.count());
         let mut blocks = vec![0.0; outputs.div_ceil(LANES) * LANES * rows];
         threads.for_each_chunk(&mut blocks, panels * LANES * rows, |at, block| {
             let columns = 0..block.len() / rows;
-            self.columns(at * panels * LANES, found, block, columns);
+            self.columns(at * panels * LANES, inputs, block, columns);
         });
         threads.for_each_item(output, outputs, |row, line| {
             for (channels, block) in line.chunks_mut(panels * LANES).zip(blocks.chunks(panels * LANES * rows))
@@ -151,51 +185,30 @@ impl Product {
         (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, PANELS)
     }
 
-    /// Output channels from `first` on of the rows of `chunk`, which are wanted in its `columns`; `found` has their inputs.
-    fn columns(&self, first: usize, found: &[&[f32]], chunk: &mut [f32], columns: Range<usize>) {
-        let lines = found.len() / self.taps;
-        let stride = chunk.len() / lines;
+    /// Output channels from `first` on of the rows of `chunk`, which are wanted in its `columns`.
+    fn columns<I: Inputs>(&self, first: usize, inputs: &I, chunk: &mut [f32], columns: Range<usize>) {
+        let rows = inputs.rows();
+        let stride = chunk.len() / rows;
         self.begin(first, chunk, stride, &columns);
-        let panel_len = RUN.max(self.longest_step());
-        let mut panels = vec![Line::ZERO; PANELS.min(columns.len().div_ceil(LANES)) * panel_len];
-        for step in self.steps() {
-            let start = step.taps.start * self.channels() + step.channels.start;
-            let len = (step.taps.len() - 1) * self.channels() + step.channels.len();
-            for (panel, first) in panels.chunks_exact_mut(panel_len).zip((first..).step_by(LANES)) {
-                self.panel(first, start, &mut panel[..len]);
+        let mut panels: Vec<I::Panel> =
+            (0..PANELS.min(columns.len().div_ceil(LANES))).map(|_| I::Panel::default()).collect();
+        for (at, step) in self.steps().enumerate() {
+            for (panel, first) in panels.iter_mut().zip((first..).step_by(LANES)) {
+                inputs.fill(self, first, &step, panel);
             }
-            for line in (0..lines).step_by(PASS_ROWS) {
-                let pass = line..lines.min(line + PASS_ROWS);
-                for (panel, column) in panels.chunks_exact(panel_len).zip(columns.clone().step_by(LANES)) {
+            for row in (0..rows).step_by(PASS_ROWS) {
+                let pass = row..rows.min(row + PASS_ROWS);
+                for (panel, column) in panels.iter().zip(columns.clone().step_by(LANES)) {
                     let columns = column..columns.end.min(column + LANES);
-                    self.pass(&step, &panel[..len], found, pass.clone(), chunk, &columns);
+                    for row in pass.clone().step_by(ROWS) {
+                        let rows = row..pass.end.min(row + ROWS);
+                        let sums = &mut chunk[row * stride..][..rows.len() * stride];
+                        let mut acc = load(sums, stride, &columns);
+                        inputs.accumulate(self.level, (at, &step), rows, panel, &mut acc);
+                        store(&acc, sums, stride, &columns);
+                    }
                 }
             }
-        }
-    }
-
-    /// Adds the products of some rows with a panel to their sums.
-    fn pass(
-        &self,
-        step: &Step,
-        panel: &[Line],
-        found: &[&[f32]],
-        rows: Range<usize>,
-        chunk: &mut [f32],
-        columns: &Range<usize>,
-    ) {
-        let lines = found.len() / self.taps;
-        let stride = chunk.len() / lines;
-        for line in rows.clone().step_by(ROWS) {
-            let count = ROWS.min(rows.end - line);
-            let sums = &mut chunk[line * stride..][..count * stride];
-            let mut acc = load(sums, stride, columns);
-            for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
-                let inputs = &found[tap * lines + line..][..count];
-                let rows = std::array::from_fn(|r| &inputs[r.min(count - 1)][step.channels.clone()]);
-                tile::accumulate(self.level, &rows, panel, &mut acc);
-            }
-            store(&acc, sums, stride, columns);
         }
     }
 
@@ -209,16 +222,17 @@ impl Product {
     }
 
     /// A panel starts at a multiple of 4 inputs: taps of another length are taken all at once.
-    fn longest_step(&self) -> usize {
+    pub fn longest_step(&self) -> usize {
         if self.channels().is_multiple_of(4) { RUN } else { self.matrix.inputs() }
     }
 
-    fn steps(&self) -> impl Iterator<Item = Step> {
+    /// All inputs, in the order in which they are multiplied.
+    pub fn steps(&self) -> impl Iterator<Item = Step> {
         let (channels, run) = (self.channels(), self.longest_step());
         let taps_at_once = (run / channels).clamp(1, self.taps);
         // In even parts: a short one would be all loading and storing.
         let channels_at_once =
-            channels.div_ceil(channels.div_ceil(run)).next_multiple_of(GROUP).min(channels);
+            channels.div_ceil(channels.div_ceil(run)).next_multiple_of(SCALE_RUN).min(channels);
         (0..self.taps).step_by(taps_at_once).flat_map(move |tap| {
             (0..channels).step_by(channels_at_once).map(move |channel| Step {
                 taps: tap..(tap + taps_at_once).min(self.taps),

@@ -3,6 +3,7 @@
 use super::{Operation, only};
 use crate::engine::threads::Threads;
 use crate::engine::weights::Vector;
+use crate::kernels::elementary::sin_cos;
 
 /// Cosines and sines of timestep times frequency.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ impl Operation for TimestepEmbedding {
             let (first, second) = out.split_at_mut(half);
             let (cosines, sines) = if self.cosine_first { (first, second) } else { (second, first) };
             for ((&frequency, cosine), sine) in frequencies.iter().zip(cosines).zip(sines) {
-                (*sine, *cosine) = (timestep * frequency).sin_cos();
+                let (exact_sine, exact_cosine) = sin_cos(f64::from(timestep * frequency));
+                (*sine, *cosine) = (exact_sine as f32, exact_cosine as f32);
             }
         }
     }

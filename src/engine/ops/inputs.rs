@@ -1,0 +1,151 @@
+//! The inputs of a product, made ready to be multiplied: floats as they lie, or integers.
+
+use std::ops::Range;
+
+use super::product::{Product, Step};
+use crate::engine::threads::Threads;
+use crate::kernels::integer::{self, Integer};
+use crate::kernels::panel::Panel;
+use crate::kernels::quantise::quantise;
+use crate::kernels::tile::{self, Tile};
+use crate::kernels::{Level, Line, ROWS};
+
+/// Rows that one thread quantises at a time.
+const ROWS_AT_ONCE: usize = 64;
+
+/// The inputs of some rows.
+pub trait Inputs: Sync {
+    /// What weights of 16 output channels are put into.
+    type Panel: Default;
+
+    /// How many rows there are.
+    fn rows(&self) -> usize;
+
+    /// Puts the weights of 16 output channels from `first` on into a panel.
+    fn fill(&self, product: &Product, first: usize, step: &Step, panel: &mut Self::Panel);
+
+    /// Adds the products of at most six rows with a panel to their sums; `step` with its number among the steps.
+    fn accumulate(
+        &self,
+        level: Level,
+        step: (usize, &Step),
+        rows: Range<usize>,
+        panel: &Self::Panel,
+        acc: &mut Tile,
+    );
+}
+
+/// Rows where they lie: those at the first tap, then those at the second, and so on. Found once, as every panel needs
+/// them.
+pub struct Floats<'a> {
+    rows: Vec<&'a [f32]>,
+    taps: usize,
+}
+
+impl<'a> Floats<'a> {
+    /// Those that `row` finds for each row and tap.
+    pub fn find(taps: usize, rows: Range<usize>, row: impl Fn(usize, usize) -> &'a [f32]) -> Self {
+        let mut found = Vec::with_capacity(taps * rows.len());
+        (0..taps).for_each(|tap| found.extend(rows.clone().map(|at| row(at, tap))));
+        Self { rows: found, taps }
+    }
+}
+
+impl Inputs for Floats<'_> {
+    type Panel = Vec<Line>;
+
+    fn rows(&self) -> usize {
+        self.rows.len() / self.taps
+    }
+
+    fn fill(&self, product: &Product, first: usize, step: &Step, panel: &mut Vec<Line>) {
+        let channels = product.channels();
+        panel.reserve_exact(product.longest_step());
+        panel.resize((step.taps.len() - 1) * channels + step.channels.len(), Line::ZERO);
+        product.panel(first, step.taps.start * channels + step.channels.start, panel);
+    }
+
+    fn accumulate(
+        &self,
+        level: Level,
+        (_, step): (usize, &Step),
+        rows: Range<usize>,
+        panel: &Vec<Line>,
+        acc: &mut Tile,
+    ) {
+        for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
+            let inputs = &self.rows[tap * self.rows()..][rows.clone()];
+            let rows = std::array::from_fn(|r| &inputs[r.min(inputs.len() - 1)][step.channels.clone()]);
+            tile::accumulate(level, &rows, panel, acc);
+        }
+    }
+}
+
+/// Rows of integers, with a scale for each step of a row; of a product that has one tap.
+pub struct Integers<Q> {
+    /// `[rows][channels]`.
+    values: Vec<Q>,
+    /// `[rows][steps]`.
+    scales: Vec<f32>,
+    channels: usize,
+    steps: usize,
+}
+
+/// A row of [`Integers`] in the making.
+struct Row<'a, Q> {
+    values: &'a mut [Q],
+    scales: &'a mut [f32],
+}
+
+impl<Q: Integer> Integers<Q> {
+    /// Those nearest to what `row` finds for each row.
+    pub fn quantise<'a>(
+        product: &Product,
+        rows: Range<usize>,
+        threads: &Threads,
+        row: impl Fn(usize) -> &'a [f32] + Sync + Send,
+    ) -> Self {
+        let (channels, steps) = (product.channels(), product.steps().count());
+        let mut values = vec![Q::default(); rows.len() * channels];
+        let mut scales = vec![0.0; rows.len() * steps];
+        let made = values.chunks_exact_mut(channels).zip(scales.chunks_exact_mut(steps));
+        let mut made: Vec<Row<Q>> = made.map(|(values, scales)| Row { values, scales }).collect();
+        threads.for_each_chunk(&mut made, ROWS_AT_ONCE, |at, made| {
+            for (at, made) in (rows.start + at * ROWS_AT_ONCE..).zip(made) {
+                let x = row(at);
+                for (step, scale) in product.steps().zip(&mut *made.scales) {
+                    let out = &mut made.values[step.channels.clone()];
+                    *scale = quantise(product.level(), &x[step.channels], out);
+                }
+            }
+        });
+        Self { values, scales, channels, steps }
+    }
+}
+
+impl<Q: Integer> Inputs for Integers<Q> {
+    type Panel = Panel<Q>;
+
+    fn rows(&self) -> usize {
+        self.values.len() / self.channels
+    }
+
+    fn fill(&self, product: &Product, first: usize, step: &Step, panel: &mut Panel<Q>) {
+        product.integers(first, step.channels.clone(), panel);
+    }
+
+    fn accumulate(
+        &self,
+        level: Level,
+        (at, step): (usize, &Step),
+        rows: Range<usize>,
+        panel: &Panel<Q>,
+        acc: &mut Tile,
+    ) {
+        let row = |r: usize| (rows.start + r).min(rows.end - 1);
+        let values: [&[Q]; ROWS] =
+            std::array::from_fn(|r| &self.values[row(r) * self.channels..][step.channels.clone()]);
+        let scales = std::array::from_fn(|r| self.scales[row(r) * self.steps + at]);
+        integer::accumulate(level, &values, &scales, panel, acc);
+    }
+}

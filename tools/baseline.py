@@ -24,6 +24,8 @@ ALLOWED = {
         (r"tract_linalg::arm64::isa_set$", "tract-linalg: reads SVE's width, after has_sve2"),
         (r"arm64fp16_\w+_0_23_9$", "tract-linalg: its assembly, after has_fp16"),
         (r"arm64simd_mmm_i32_8x8_dot_0_23_9$", "tract-linalg: its assembly, after has_dotprod"),
+        (r"sme_\w+_0_23_9$", "tract-linalg: its assembly, after has_sme; where the assembler knows SME"),
+        (r"(libunwind::|__libunwind_)", "libunwind: in frames that say that they use SVE, SME or tagged memory"),
         (r"sve_\w+_kernel$", "tract-linalg: arm64/sve.rs asks has_sve2"),
         (r"tract_core::ops::cnn::conv::depth_wise::\w+_aarch64fp16$", "tract-core: depth_wise.rs asks has_fp16"),
         (r"half::binary16::arch::aarch64::\w+_fp16$", "half: binary16/arch.rs detects"),

@@ -70,7 +70,7 @@ pub fn channel_sums(pixels: &[f32], channels: usize, threads: &Threads) -> Vec<[
     let chunks: Vec<&[f32]> = pixels.chunks(CHUNK_PIXELS * channels).collect();
     let mut parts = vec![[0.0; 2]; chunks.len() * channels];
     threads.for_each_chunk(&mut parts, channels, |at, sums| {
-        norm::channel_sums(Level::detect(), chunks[at], sums)
+        norm::channel_sums(Level::detect(), chunks[at], sums);
     });
     let mut total = vec![[0.0; 2]; channels];
     for part in parts.chunks_exact(channels) {

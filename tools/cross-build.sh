@@ -37,7 +37,7 @@ if [ "$("target/tools/bin/cargo-zigbuild" --version 2>/dev/null)" != "cargo-zigb
 fi
 [ -x target/zig/bin/python ] || python3 -m venv target/zig
 target/zig/bin/pip install --quiet "ziglang==$ZIG"
-CARGO_ZIGBUILD_ZIG_PATH=$(target/zig/bin/python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")')
+CARGO_ZIGBUILD_ZIG_PATH=$(target/zig/bin/python -c 'import ziglang; print(ziglang.__path__[0])')/zig
 export CARGO_ZIGBUILD_ZIG_PATH
 
 # With its symbols at first, for the look at its instructions.

@@ -18,6 +18,7 @@ pub mod import;
 pub mod kernels;
 pub mod machine;
 pub mod output;
+pub mod picture;
 pub mod pipeline;
 pub mod process;
 pub mod protocol;

@@ -1,6 +1,8 @@
 //! The program as a person runs it: what it prints, where it writes, how it fails.
 
 mod fixture;
+#[path = "cli/given.rs"]
+mod given;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -108,7 +108,7 @@ fn one_pass_for_both_prompts_changes_no_bit() {
     let latents = Latents::new(noise, channels, height, width).unwrap();
     let predict = |resources: &Resources| {
         let mut unet = Unet::load(&bundle, resources).unwrap();
-        let input = Input { divisor: 1.0, timestep: 700.0 };
+        let input = Input { divisor: 1.0, timestep: 700.0, beside: None };
         let scale = GuidanceScale::new(3.0).unwrap();
         unet.predict_both(&latents, input, [&texts[0], &texts[1]], scale).unwrap()
     };
@@ -209,9 +209,9 @@ fn every_sampler_draws_as_that_of_diffusers() {
 fn lcm(folder: &Path) -> Arc<Bundle> {
     let source = folder.join("lcm");
     for part in ["text_encoder", "tokenizer", "vae_decoder"] {
-        copy(&data("tiny").join(part), &source.join(part));
+        fixture::copy(&data("tiny").join(part), &source.join(part));
     }
-    copy(&data("topologies/lcm/unet"), &source.join("unet"));
+    fixture::copy(&data("topologies/lcm/unet"), &source.join("unet"));
     std::fs::create_dir(source.join("scheduler")).unwrap();
     let golden = std::fs::read(data("topologies/lcm/drawn.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
@@ -221,14 +221,6 @@ fn lcm(folder: &Path) -> Arc<Bundle> {
     let target = folder.join("lcm.tintype");
     import::import(&source, &target, Precision::F32, &mut |_, _| ()).unwrap();
     Arc::new(Bundle::open(&target).unwrap())
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
 }
 
 #[test]

@@ -125,10 +125,28 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
     #[command(flatten)]
+    pub init: InitArgs,
+    #[command(flatten)]
     pub resources: ResourceArgs,
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// A picture to begin from.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// Begin from this picture, PNG, JPEG, WebP or BMP: it is resized until it covers the size to draw, and its middle is
+    /// taken
+    #[arg(long, value_name = "FILE")]
+    pub init_image: Option<PathBuf>,
+    /// How far the picture is taken back towards noise: the share of the steps that are taken, above 0 and up to 1
+    /// [default: 0.8, and 1 with --mask]
+    #[arg(long, value_name = "X", requires = "init_image", allow_negative_numbers = true)]
+    pub strength: Option<f64>,
+    /// Draw anew only where this picture, of the same size as the other, is white
+    #[arg(long, value_name = "FILE", requires = "init_image")]
+    pub mask: Option<PathBuf>,
 }
 
 #[derive(Debug, Parser)]

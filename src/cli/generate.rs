@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::args::GenerateArgs;
+use super::args::{GenerateArgs, InitArgs};
 use super::arrays;
 use super::bar::Bar;
 use super::error::CliError;
@@ -18,7 +18,8 @@ use crate::denoise::guidance::GuidanceScale;
 use crate::kernels::Level;
 use crate::output;
 use crate::pipeline::{
-    Image, Manifest, Progress, Request, RequestError, Seconds, Step, TextToImage, random_seed,
+    Image, InitImage, Manifest, Progress, Request, RequestError, Seconds, Size, Step, TextToImage,
+    random_seed, read_picture,
 };
 use crate::tensor::Latents;
 use crate::text::Prompt;
@@ -48,7 +49,7 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
 
     let (count, pulse) = (resources.threads.count(), resources.pulse.clone());
     let mut pipeline = TextToImage::new(bundle.clone(), resources);
-    let images = pipeline.run(&request, &mut Course(Bar::of_run(request.steps, pulse)))?;
+    let images = pipeline.run(&request, &mut Course(Bar::of_run(request.steps_taken(), pulse)))?;
     let written = write(&images, &outputs, &saved, &request, &bundle)?;
     if args.json {
         let total = start.elapsed().as_secs_f64();
@@ -93,7 +94,16 @@ fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Reque
     request.sampler = picture.sampler.unwrap_or(request.sampler);
     request.count = args.count;
     request.latents = args.latents.as_deref().map(read_latents).transpose()?;
+    request.check_size(bundle)?;
+    request.init = init_image(&args.init, request.size)?;
     Ok(request)
+}
+
+fn init_image(args: &InitArgs, size: Size) -> Result<Option<InitImage>, CliError> {
+    let Some(path) = &args.init_image else { return Ok(None) };
+    let picture = read_picture(path)?;
+    let mask = args.mask.as_deref().map(read_picture).transpose()?;
+    Ok(Some(InitImage::new(&picture, mask.as_ref(), args.strength, size)?))
 }
 
 fn read_latents(path: &Path) -> Result<Latents, CliError> {
@@ -149,7 +159,7 @@ fn report(
     threads: usize,
 ) -> serde_json::Value {
     let images = written.iter().map(|w| json!({ "path": w.path, "seed": w.seed, "sha256": w.sha256 }));
-    json!({
+    let mut report = json!({
         "images": images.collect::<Vec<_>>(),
         "model": model,
         "width": request.size.width_px,
@@ -167,7 +177,11 @@ fn report(
         "peak_rss_bytes": peaks.rss_bytes,
         "kernel_level": Level::detect().name(),
         "threads": threads,
-    })
+    });
+    if request.init.is_some() {
+        report["seconds"]["encode"] = json!(seconds.encode);
+    }
+    report
 }
 
 /// Shows the course of a run.

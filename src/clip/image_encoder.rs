@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::preprocess::{PreprocessError, Preprocessor};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, NamedTensor, Resources};
+use crate::tensor::Rgb8;
 
 /// Where the bundle keeps the configuration.
 const CONFIG: &str = "image_encoder/preprocessor_config.json";
@@ -15,7 +16,7 @@ pub enum ImageError {
     /// The bundle does not say how pictures are prepared.
     #[error("this model has no {CONFIG}: import it again from a folder that has one")]
     NoConfig,
-    /// The picture cannot be taken.
+    /// What it says cannot be followed.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
     /// The network cannot be run.
@@ -41,13 +42,14 @@ impl ImageEncoder {
         Ok(Self { preprocessor, component })
     }
 
-    /// Embeds a picture file; the embedding has length 1.
+    /// Embeds a picture; the embedding has length 1.
     ///
     /// # Errors
-    /// [`ImageError::Preprocess`], [`ImageError::Engine`].
-    pub fn embed(&mut self, file: &[u8]) -> Result<Vec<f32>, ImageError> {
+    /// [`ImageError::Engine`].
+    pub fn embed(&mut self, picture: &Rgb8) -> Result<Vec<f32>, ImageError> {
         let side = self.preprocessor.side_px();
-        let pixels = NamedTensor::new("pixel_values", &[1, 3, side, side], self.preprocessor.prepare(file)?);
+        let pixels =
+            NamedTensor::new("pixel_values", &[1, 3, side, side], self.preprocessor.prepare(picture));
         let mut embedding = self.component.run_for("image_embeds", &[pixels])?.values;
         super::normalise(&mut embedding);
         Ok(embedding)

@@ -94,6 +94,10 @@ impl Sampler for Ddim {
         self.timesteps[index] as f32
     }
 
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        self.coefficients(index).amplitudes
+    }
+
     fn adds_noise(&self, _index: usize) -> bool {
         self.options.eta > 0.0
     }
@@ -114,8 +118,7 @@ impl Sampler for Ddim {
     }
 
     fn pred_original_sample(&self, index: usize, latents: &[f32], model_output: &[f32]) -> Vec<f32> {
-        let amplitudes = self.coefficients(index).amplitudes;
-        self.reading.of(amplitudes, latents, model_output).originals(latents, model_output)
+        self.reading.of(self.amplitudes(index), latents, model_output).originals(latents, model_output)
     }
 }
 

@@ -90,6 +90,10 @@ impl Sampler for Ddpm {
         self.timesteps[index] as f32
     }
 
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        Amplitudes::of(self.alpha_cumprod(index))
+    }
+
     fn adds_noise(&self, index: usize) -> bool {
         self.timesteps[index] > 0
     }
@@ -113,7 +117,6 @@ impl Sampler for Ddpm {
     }
 
     fn pred_original_sample(&self, index: usize, latents: &[f32], model_output: &[f32]) -> Vec<f32> {
-        let amplitudes = Amplitudes::of(self.alpha_cumprod(index));
-        self.reading.of(amplitudes, latents, model_output).originals(latents, model_output)
+        self.reading.of(self.amplitudes(index), latents, model_output).originals(latents, model_output)
     }
 }

@@ -19,7 +19,7 @@
 use super::config::{Betas, SchedulerConfig};
 use super::sigmas::Sigmas;
 use super::solver::{FEW_STEPS, Level, Seen, SolverOptions};
-use super::{Sampler, SamplerError};
+use super::{Amplitudes, Sampler, SamplerError};
 use crate::kernels::elementary::exp;
 
 /// The DPM-Solver++ sampler, for a given number of steps.
@@ -29,6 +29,8 @@ pub struct DpmSolver {
     levels: Vec<Level>,
     options: SolverOptions,
     ends_without_noise: bool,
+    /// The first step of the run.
+    begin: usize,
     seen: Seen,
 }
 
@@ -48,6 +50,7 @@ impl DpmSolver {
             levels: Level::of_run(&sigmas),
             timesteps: sigmas.timesteps,
             options: config.solver.clone(),
+            begin: 0,
             ends_without_noise: !config.sigmas.ends_at_sigma_min,
             seen: Seen::new(config, config.solver.order, 0, len),
         })
@@ -62,7 +65,7 @@ impl DpmSolver {
             2 if careful => 2,
             _ => options.order,
         };
-        most.min(options.order).min(index + 1)
+        most.min(options.order).min(index - self.begin + 1)
     }
 
     fn weights(&self, index: usize) -> Weights {
@@ -100,6 +103,14 @@ impl Sampler for DpmSolver {
 
     fn timestep(&self, index: usize) -> f32 {
         self.timesteps[index]
+    }
+
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        self.levels[index].amplitudes
+    }
+
+    fn begin_at(&mut self, index: usize) {
+        self.begin = index;
     }
 
     fn adds_noise(&self, _index: usize) -> bool {

@@ -15,7 +15,7 @@
 
 use super::config::{PredictionType, SchedulerConfig, TimestepSpacing};
 use super::sigmas::Sigmas;
-use super::{Sampler, SamplerError};
+use super::{Amplitudes, Sampler, SamplerError};
 
 /// The Euler sampler, for a given number of steps.
 #[derive(Debug, Clone)]
@@ -50,6 +50,10 @@ impl Sampler for Euler {
 
     fn input_divisor(&self, index: usize) -> f32 {
         deviation(self.sigmas.levels[index])
+    }
+
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        Amplitudes { noise: self.sigmas.levels[index], ..Amplitudes::PICTURE }
     }
 
     fn adds_noise(&self, _index: usize) -> bool {

@@ -16,7 +16,7 @@
 use super::config::{ConfigError, PredictionType, SchedulerConfig};
 use super::euler::{Relative, deviation};
 use super::sigmas::Sigmas;
-use super::{Sampler, SamplerError, add_noise};
+use super::{Amplitudes, Sampler, SamplerError, add_noise};
 
 /// The ancestral Euler sampler, for a given number of steps.
 #[derive(Debug, Clone)]
@@ -56,6 +56,10 @@ impl Sampler for EulerAncestral {
 
     fn input_divisor(&self, index: usize) -> f32 {
         deviation(self.sigmas.levels[index])
+    }
+
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        Amplitudes { noise: self.sigmas.levels[index], ..Amplitudes::PICTURE }
     }
 
     fn adds_noise(&self, index: usize) -> bool {

@@ -46,10 +46,6 @@ impl Lcm {
         Ok(Self { schedule, timesteps, timestep_scaling, reading: Reading::new(config) })
     }
 
-    fn amplitudes(&self, index: usize) -> Amplitudes {
-        Amplitudes::of(self.schedule.alphas_cumprod()[self.timesteps[index] as usize])
-    }
-
     fn boundary(&self, index: usize) -> Boundary {
         let (scaled, data) = (self.timestep(index) * self.timestep_scaling, SIGMA_DATA * SIGMA_DATA);
         let sum = scaled * scaled + data;
@@ -64,6 +60,10 @@ impl Sampler for Lcm {
 
     fn timestep(&self, index: usize) -> f32 {
         self.timesteps[index] as f32
+    }
+
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        Amplitudes::of(self.schedule.alphas_cumprod()[self.timesteps[index] as usize])
     }
 
     fn adds_noise(&self, index: usize) -> bool {

@@ -20,6 +20,7 @@ pub mod dpm_solver;
 pub mod euler;
 pub mod euler_ancestral;
 pub mod guidance;
+mod kept;
 mod keys;
 pub mod kind;
 pub mod lcm;
@@ -34,6 +35,9 @@ mod solver;
 pub mod tcd;
 pub mod unet;
 pub mod unipc;
+
+pub use kept::Kept;
+pub use prediction::Amplitudes;
 
 use config::ConfigError;
 use schedule::ScheduleError;
@@ -82,6 +86,14 @@ pub trait Sampler {
     fn input_divisor(&self, index: usize) -> f32 {
         let _ = index;
         1.0
+    }
+
+    /// How much of a picture and how much noise step `index` expects in the latents: those of a picture to begin from there.
+    fn amplitudes(&self, index: usize) -> Amplitudes;
+
+    /// Says that the run begins with step `index`, at a picture with noise over it: there are no earlier steps to remember.
+    fn begin_at(&mut self, index: usize) {
+        let _ = index;
     }
 
     /// Whether step `index` adds fresh noise.

@@ -9,15 +9,23 @@ use super::config::{Clip, PredictionType, SchedulerConfig};
 use super::limit::Limit;
 
 /// How much of a sample is picture and how much is noise.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Amplitudes {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Amplitudes {
     /// The picture's amplitude.
-    pub(super) signal: f32,
+    pub signal: f32,
     /// The noise's amplitude.
-    pub(super) noise: f32,
+    pub noise: f32,
 }
 
 impl Amplitudes {
+    /// The picture alone.
+    pub const PICTURE: Self = Self { signal: 1.0, noise: 0.0 };
+
+    /// Puts noise over a picture.
+    pub fn mix(self, picture: f32, noise: f32) -> f32 {
+        self.signal * picture + self.noise * noise
+    }
+
     /// Where the picture's share of the variance is `alpha_cumprod`.
     pub(super) fn of(alpha_cumprod: f32) -> Self {
         Self { signal: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() }

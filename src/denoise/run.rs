@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::Sampler;
 use super::guidance::{self, GuidanceScale};
 use super::noise::TorchGenerator;
 use super::unet::{Input, Unet};
+use super::{Amplitudes, Kept, Sampler};
 use crate::engine::EngineError;
 use crate::tensor::{Latents, TextEmbedding};
 
-/// The two prompts of a picture: what to draw, and what to stay away from.
+/// What steers a picture: what to draw, what to stay away from, and what of a given picture is to stay.
 pub struct Condition<'a> {
     /// The prompt.
     pub cond: &'a TextEmbedding,
@@ -17,6 +17,10 @@ pub struct Condition<'a> {
     pub uncond: &'a TextEmbedding,
     /// How far to go from the one to the other.
     pub guidance_scale: GuidanceScale,
+    /// What the network sees behind the latents, if it was made to draw parts of a picture: where those are, and the rest.
+    pub beside: Option<&'a Latents>,
+    /// What stays of a given picture, for a network that was not.
+    pub kept: Option<&'a Kept>,
 }
 
 /// Looks on.
@@ -46,7 +50,8 @@ pub fn run(
 ) -> Result<(), EngineError> {
     let mut noise = Vec::new();
     for index in steps {
-        let input = Input { divisor: sampler.input_divisor(index), timestep: sampler.timestep(index) };
+        let (divisor, timestep) = (sampler.input_divisor(index), sampler.timestep(index));
+        let input = Input { divisor, timestep, beside: condition.beside };
         let noise_pred = predict(unet, condition, latents, input)?;
         let original = observer.wants_original().then(|| {
             let mut original = latents.clone();
@@ -59,6 +64,10 @@ pub fn run(
             generator.fill_normal(&mut noise);
         }
         sampler.step(index, latents.values_mut(), &noise_pred, &noise);
+        if let Some(kept) = condition.kept {
+            let is_last = index + 1 == sampler.steps();
+            kept.restore(latents, if is_last { Amplitudes::PICTURE } else { sampler.amplitudes(index + 1) });
+        }
         observer.after_step(index + 1, latents, sampler.memory(), original.as_ref());
     }
     Ok(())
@@ -85,8 +94,8 @@ fn predict(
     if !scale.is_active() || unet.is_told_guidance() {
         return unet.predict(latents, input, condition.cond, scale);
     }
-    let [cond, mut noise_pred] =
-        unet.predict_both(latents, input, [condition.cond, condition.uncond], scale)?;
+    let texts = [condition.cond, condition.uncond];
+    let [cond, mut noise_pred] = unet.predict_both(latents, input, texts, scale)?;
     guidance::combine(&mut noise_pred, &cond, scale);
     Ok(noise_pred)
 }

@@ -49,10 +49,6 @@ impl Tcd {
     fn alpha_cumprod(&self, timestep: u32) -> f32 {
         self.schedule.alphas_cumprod()[timestep as usize]
     }
-
-    fn amplitudes(&self, index: usize) -> Amplitudes {
-        Amplitudes::of(self.alpha_cumprod(self.timesteps[index]))
-    }
 }
 
 impl Sampler for Tcd {
@@ -62,6 +58,10 @@ impl Sampler for Tcd {
 
     fn timestep(&self, index: usize) -> f32 {
         self.timesteps[index] as f32
+    }
+
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        Amplitudes::of(self.alpha_cumprod(self.timesteps[index]))
     }
 
     fn adds_noise(&self, index: usize) -> bool {

@@ -23,11 +23,13 @@ pub struct Unet {
 
 /// When a network is asked, and how it is shown the latents.
 #[derive(Debug, Clone, Copy)]
-pub struct Input {
+pub struct Input<'a> {
     /// What the latents are divided by.
     pub divisor: f32,
     /// The timestep; not always a whole number.
     pub timestep: f32,
+    /// Channels that are shown behind the latents, as high and as wide.
+    pub beside: Option<&'a Latents>,
 }
 
 impl Unet {
@@ -95,14 +97,19 @@ impl Unet {
     fn inputs(
         &self,
         latents: &Latents,
-        Input { divisor, timestep }: Input,
+        Input { divisor, timestep, beside }: Input,
         text: &TextEmbedding,
         guidance_scale: GuidanceScale,
     ) -> Vec<NamedTensor> {
         let text_shape = [1, text.tokens(), text.width()];
-        let sample = latents.values().iter().map(|x| x / divisor).collect();
+        let mut sample: Vec<f32> = latents.values().iter().map(|x| x / divisor).collect();
+        let mut sample_shape = latents.shape();
+        if let Some(beside) = beside {
+            sample.extend(beside.values());
+            sample_shape[1] += beside.channels();
+        }
         let mut inputs = vec![
-            NamedTensor::new("sample", &latents.shape(), sample),
+            NamedTensor::new("sample", &sample_shape, sample),
             NamedTensor::new("timestep", &[1], vec![timestep]),
             NamedTensor::new("encoder_hidden_states", &text_shape, text.values().to_vec()),
         ];

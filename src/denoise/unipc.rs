@@ -21,7 +21,7 @@
 use super::config::{ConfigError, SchedulerConfig};
 use super::sigmas::Sigmas;
 use super::solver::{Level, ORDER_MAX, Seen, SolverOptions};
-use super::{Sampler, SamplerError};
+use super::{Amplitudes, Sampler, SamplerError};
 use crate::kernels::elementary::expm1;
 
 /// The UniPC sampler, for a given number of steps.
@@ -30,6 +30,8 @@ pub struct UniPc {
     timesteps: Vec<f32>,
     levels: Vec<Level>,
     options: SolverOptions,
+    /// The first step of the run.
+    begin: usize,
     /// Pictures: of this step and of as many before it as a correction looks at. Beside them the last sample.
     seen: Seen,
 }
@@ -56,14 +58,14 @@ impl UniPc {
             sigmas.levels[num_inference_steps] = sigmas.levels[num_inference_steps - 1];
         }
         let seen = Seen::new(config, options.order + 1, 1, len);
-        Ok(Self { levels: Level::of_run(&sigmas), timesteps: sigmas.timesteps, options, seen })
+        Ok(Self { levels: Level::of_run(&sigmas), timesteps: sigmas.timesteps, options, begin: 0, seen })
     }
 
     /// How many pictures step `index` looks at.
     fn order(&self, index: usize) -> usize {
         let left = self.timesteps.len() - index;
         let most = if self.options.lower_order_final { left } else { ORDER_MAX };
-        most.min(self.options.order).min(index + 1)
+        most.min(self.options.order).min(index - self.begin + 1)
     }
 
     /// The slot of the sample that the last step started from.
@@ -112,13 +114,21 @@ impl Sampler for UniPc {
         self.timesteps[index]
     }
 
+    fn amplitudes(&self, index: usize) -> Amplitudes {
+        self.levels[index].amplitudes
+    }
+
+    fn begin_at(&mut self, index: usize) {
+        self.begin = index;
+    }
+
     fn adds_noise(&self, _index: usize) -> bool {
         false
     }
 
     fn step(&mut self, index: usize, latents: &mut [f32], model_output: &[f32], _noise: &[f32]) {
         self.seen.keep(index, self.levels[index], latents, model_output);
-        if index > 0 && !self.options.disable_corrector.contains(&(index - 1)) {
+        if index > self.begin && !self.options.disable_corrector.contains(&(index - 1)) {
             self.correct(index, latents);
         }
         let slot = self.last_sample();

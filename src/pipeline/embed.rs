@@ -7,6 +7,8 @@ use super::PipelineError;
 use crate::bundle::Bundle;
 use crate::clip::{self, ImageEncoder};
 use crate::engine::Resources;
+use crate::picture;
+use crate::tensor::Rgb8;
 use crate::text::Prompt;
 use crate::text::encoder::TextEncoder;
 
@@ -43,17 +45,20 @@ pub fn embed(
             items.push(embedding);
         }
     }
-    if let Some(first) = pictures.first() {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| PipelineError::Image { path, source }
-        };
-        let mut encoder = ImageEncoder::load(bundle, resources).map_err(failed(first))?;
+    if !pictures.is_empty() {
+        let mut encoder = ImageEncoder::load(bundle, resources)?;
         for path in pictures {
-            let file =
-                std::fs::read(path).map_err(|source| PipelineError::Read { path: path.clone(), source })?;
-            items.push(encoder.embed(&file).map_err(failed(path))?);
+            items.push(encoder.embed(&read_picture(path)?)?);
         }
     }
     Ok(Embedded { items })
+}
+
+/// The picture in a file.
+///
+/// # Errors
+/// [`PipelineError::Read`], [`PipelineError::Picture`].
+pub fn read_picture(path: &Path) -> Result<Rgb8, PipelineError> {
+    let file = std::fs::read(path).map_err(|source| PipelineError::Read { path: path.to_owned(), source })?;
+    picture::read(&file).map_err(|source| PipelineError::Picture { path: path.to_owned(), source })
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, Request, Sampler};
+use super::{Image, InitImage, Request, Sampler};
 use crate::bundle::Bundle;
 use crate::kernels::Arithmetic;
 
@@ -49,6 +49,28 @@ pub struct Manifest {
     pub arithmetic: Arithmetic,
     /// Whether the initial noise was given, and so is not the seed's: such a picture needs it to be made again.
     pub latents_given: bool,
+    /// The picture that it began from, if there was one: it is needed to make this one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Begun>,
+}
+
+/// What a picture began from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begun {
+    /// A hash of the picture and the mask as they were used.
+    pub hash: String,
+    /// Whether there was a mask.
+    pub masked: bool,
+    /// The share of the steps that were taken.
+    pub strength: f64,
+}
+
+impl Begun {
+    /// From this picture.
+    pub fn new(init: &InitImage) -> Self {
+        Self { hash: init.hash(), masked: init.mask().is_some(), strength: init.strength() }
+    }
 }
 
 impl Manifest {
@@ -70,6 +92,7 @@ impl Manifest {
             height: image.pixels.height_px(),
             arithmetic: image.arithmetic,
             latents_given: request.latents.is_some(),
+            init: request.init.as_ref().map(Begun::new),
         }
     }
 
@@ -124,6 +147,7 @@ mod tests {
             height: 1,
             arithmetic: Arithmetic::I16,
             latents_given: false,
+            init: None,
         };
         let [(_, parameters), (_, json)] = manifest.texts();
         assert_eq!(

@@ -3,10 +3,12 @@
 mod embed;
 mod example;
 mod footprint;
+mod init_image;
 mod manifest;
 mod preview;
 mod progress;
 mod request;
+mod start;
 mod text_to_image;
 
 use std::path::PathBuf;
@@ -15,15 +17,17 @@ use crate::clip::ImageError;
 use crate::denoise::SamplerError;
 use crate::denoise::config::ConfigError;
 use crate::engine::EngineError;
+use crate::picture::PictureError;
 use crate::tensor::ShapeError;
 use crate::text::encoder::EncodeError;
-use crate::vae::DecodeError;
+use crate::vae;
 
 pub use crate::denoise::kind::SamplerKind as Sampler;
-pub use embed::{Embedded, embed};
+pub use embed::{Embedded, embed, read_picture};
 pub use example::{EXAMPLE_PROMPT, example};
 pub use footprint::footprints;
-pub use manifest::{MANIFEST, Manifest, PARAMETERS};
+pub use init_image::{InitImage, Mask};
+pub use manifest::{Begun, MANIFEST, Manifest, PARAMETERS};
 pub use preview::LatentRgb;
 pub use progress::{Progress, Step};
 pub use request::{Halfway, Request, RequestError, Size, random_seed};
@@ -35,7 +39,9 @@ impl PipelineError {
         match self {
             Self::Engine(error)
             | Self::Encode(EncodeError::Engine(error))
-            | Self::Decode(DecodeError::Engine(error)) => Some(error),
+            | Self::EncodePicture(vae::EncodeError::Engine(error))
+            | Self::Decode(vae::DecodeError::Engine(error))
+            | Self::ImageEncoder(ImageError::Engine(error)) => Some(error),
             _ => None,
         }
     }
@@ -61,14 +67,20 @@ pub enum PipelineError {
     /// The prompt cannot be encoded.
     #[error("cannot encode the prompt")]
     Encode(#[from] EncodeError),
-    /// A picture cannot be embedded.
+    /// A file is no picture that can be read.
     #[error("{}", path.display())]
-    Image {
+    Picture {
         /// The picture's file.
         path: PathBuf,
         /// Why.
-        source: ImageError,
+        source: PictureError,
     },
+    /// Pictures cannot be embedded.
+    #[error(transparent)]
+    ImageEncoder(#[from] ImageError),
+    /// The picture to begin from cannot be encoded.
+    #[error("cannot encode the picture to begin from")]
+    EncodePicture(#[from] vae::EncodeError),
     /// A picture's file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -82,7 +94,7 @@ pub enum PipelineError {
     Engine(#[from] EngineError),
     /// The latents cannot be decoded.
     #[error("cannot decode the latents")]
-    Decode(#[from] DecodeError),
+    Decode(#[from] vae::DecodeError),
     /// The initial noise does not have the shape of the latents.
     #[error(transparent)]
     Latents(#[from] ShapeError),

@@ -1,7 +1,7 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
-use super::Sampler;
-use crate::bundle::{self, Bundle, Pipeline};
+use super::{InitImage, Sampler};
+use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceScale};
 use crate::tensor::Latents;
 use crate::text::{Prompt, PromptTooLong};
@@ -35,7 +35,7 @@ impl Size {
 /// The state of a picture after some of its steps, to be gone on from.
 #[derive(Debug, Clone)]
 pub struct Halfway {
-    /// How many steps are done; at least one, and not all of them.
+    /// How many steps are done, of those that are taken; at least one, and not all of them.
     pub done: usize,
     /// The latents after these.
     pub latents: Latents,
@@ -66,6 +66,8 @@ pub struct Request {
     pub count: usize,
     /// Initial noise instead of the seed's, of unit variance.
     pub latents: Option<Latents>,
+    /// A picture to begin from.
+    pub init: Option<InitImage>,
     /// Go on from here instead of from noise; for one picture alone.
     pub halfway: Option<Halfway>,
 }
@@ -109,6 +111,53 @@ pub enum RequestError {
         /// What was given.
         got: [usize; 4],
     },
+    /// A strength that is no share.
+    #[error("strength {got} is no share of the steps: expected more than 0, up to 1")]
+    Strength {
+        /// What was asked for.
+        got: f64,
+    },
+    /// A strength that leaves nothing to do.
+    #[error("a strength of {strength} takes none of {steps} steps: take a higher one, or more steps")]
+    NoStep {
+        /// What was asked for.
+        strength: f64,
+        /// Steps of the request.
+        steps: usize,
+    },
+    /// A mask that does not lie on its picture.
+    #[error(
+        "the mask has {} x {} px and the picture {} x {}: they have to be of one size",
+        got[0], got[1], expected[0], expected[1]
+    )]
+    MaskSize {
+        /// Width and height of the picture.
+        expected: [usize; 2],
+        /// Width and height of the mask.
+        got: [usize; 2],
+    },
+    /// A picture to begin from of another size than the request.
+    #[error("the picture to begin from is not of the size to draw")]
+    InitSize,
+    /// A picture to begin from, and nothing that can read it.
+    #[error(
+        "this model has no vae_encoder, which begins from a picture: import it again from a folder that has one"
+    )]
+    NoEncoder,
+    /// A model for parts of pictures, and no part.
+    #[error("this model draws parts of pictures: give it a picture and a mask")]
+    NoMask,
+    /// A network that is shown something that is not known here.
+    #[error(
+        "the UNet of this model takes {got} channels, expected {expected}, or {} for one that draws parts of pictures",
+        2 * expected + 1
+    )]
+    UnetChannels {
+        /// Channels of the latents.
+        expected: usize,
+        /// What its configuration says.
+        got: usize,
+    },
     /// A state to go on from that is none of this request's.
     #[error("the state after step {done} is not one of a single picture of this size in {steps} steps")]
     Halfway {
@@ -143,6 +192,7 @@ impl Request {
             seed,
             count: 1,
             latents: None,
+            init: None,
             halfway: None,
         })
     }
@@ -152,6 +202,34 @@ impl Request {
     /// # Errors
     /// [`RequestError`], the first that is found.
     pub fn check(&self, bundle: &Bundle) -> Result<(), RequestError> {
+        self.check_size(bundle)?;
+        self.check_init(bundle)?;
+        if !(1..=COUNT_MAX).contains(&self.count) {
+            return Err(RequestError::Count { got: self.count });
+        }
+        if self.seed.checked_add(self.count as u64 - 1).is_none() {
+            return Err(RequestError::Seed { seed: self.seed, count: self.count });
+        }
+        let expected = self.latent_shape(bundle);
+        let steps = self.steps_taken();
+        if let Some(Halfway { done, latents, .. }) = &self.halfway
+            && (self.count != 1 || !(1..steps).contains(done) || latents.shape() != expected)
+        {
+            return Err(RequestError::Halfway { done: *done, steps });
+        }
+        match &self.latents {
+            Some(latents) if latents.shape() != expected => {
+                Err(RequestError::Latents { expected, got: latents.shape() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the model can draw pictures of this size.
+    ///
+    /// # Errors
+    /// [`RequestError::Side`].
+    pub fn check_size(&self, bundle: &Bundle) -> Result<(), RequestError> {
         let grid = grid_px(bundle);
         for (side, got) in [("width", self.size.width_px), ("height", self.size.height_px)] {
             if got == 0 || got > SIDE_MAX_PX || !got.is_multiple_of(grid) {
@@ -160,24 +238,39 @@ impl Request {
                 return Err(RequestError::Side { side, grid, nearest, got });
             }
         }
-        if !(1..=COUNT_MAX).contains(&self.count) {
-            return Err(RequestError::Count { got: self.count });
+        Ok(())
+    }
+
+    /// Checks that the model can begin from the picture that was given, and needs no other.
+    fn check_init(&self, bundle: &Bundle) -> Result<(), RequestError> {
+        let (expected, got) = (bundle.pipeline().latent_channels, unet_channels(bundle));
+        let has_mask = self.init.as_ref().is_some_and(|init| init.mask().is_some());
+        if got != expected && !draws_parts(bundle) {
+            return Err(RequestError::UnetChannels { expected, got });
         }
-        if self.seed.checked_add(self.count as u64 - 1).is_none() {
-            return Err(RequestError::Seed { seed: self.seed, count: self.count });
+        if draws_parts(bundle) && !has_mask {
+            return Err(RequestError::NoMask);
         }
-        let expected = self.latent_shape(bundle);
-        if let Some(Halfway { done, latents, .. }) = &self.halfway
-            && (self.count != 1 || !(1..self.steps).contains(done) || latents.shape() != expected)
+        let Some(init) = &self.init else { return Ok(()) };
+        let (strength, steps) = (init.strength(), self.steps);
+        if bundle.component(Component::VaeEncoder).is_none() {
+            return Err(RequestError::NoEncoder);
+        }
+        if [init.picture().width_px(), init.picture().height_px()]
+            != [self.size.width_px, self.size.height_px]
         {
-            return Err(RequestError::Halfway { done: *done, steps: self.steps });
+            return Err(RequestError::InitSize);
         }
-        match &self.latents {
-            Some(latents) if latents.shape() != expected => {
-                Err(RequestError::Latents { expected, got: latents.shape() })
-            }
-            _ => Ok(()),
+        // No steps at all are the sampler's to refuse.
+        if steps > 0 && self.steps_taken() == 0 {
+            return Err(RequestError::NoStep { strength, steps });
         }
+        Ok(())
+    }
+
+    /// Steps that are taken: all of them, or a share of them from a given picture on.
+    pub fn steps_taken(&self) -> usize {
+        self.steps - self.init.as_ref().map_or(0, |init| init.first_step(self.steps))
     }
 
     /// `[1, channels, height, width]` of the latents.
@@ -202,9 +295,21 @@ pub fn random_seed() -> u64 {
     RandomState::new().hash_one(()) & u64::from(u32::MAX)
 }
 
+/// Channels that the UNet takes.
+fn unet_channels(bundle: &Bundle) -> usize {
+    let config = bundle.component(Component::Unet).map(|unet| &unet.config);
+    let channels = config.and_then(|c| c["in_channels"].as_u64()).and_then(|n| usize::try_from(n).ok());
+    channels.unwrap_or(bundle.pipeline().latent_channels)
+}
+
+/// Whether the UNet was made to draw parts of pictures: it is shown a mask and the latents of what that leaves.
+pub(super) fn draws_parts(bundle: &Bundle) -> bool {
+    unet_channels(bundle) == 2 * bundle.pipeline().latent_channels + 1
+}
+
 /// What every side is a multiple of: a latent cell, as often as the UNet halves the latents.
 fn grid_px(bundle: &Bundle) -> usize {
-    let config = bundle.component(bundle::Component::Unet).map(|unet| &unet.config);
+    let config = bundle.component(Component::Unet).map(|unet| &unet.config);
     let levels = config.and_then(|c| c["block_out_channels"].as_array()).map_or(4, Vec::len);
     bundle.pipeline().vae_scale_factor << levels.clamp(1, 8).saturating_sub(1)
 }

@@ -1,7 +1,8 @@
-//! Words to pictures, as Stable Diffusion makes them.
+//! Words to pictures, as Stable Diffusion makes them, also from a picture that is given.
 //!
 //! ```text
 //! text encoder   prompt, negative prompt -> two embeddings        then let go
+//! encoder        a given picture -> distribution of latents       then let go
 //! UNet           per picture: noise -> latents                    then let go
 //! decoder        per picture: latents -> pixels
 //! ```
@@ -11,6 +12,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::request::draws_parts;
+use super::start::{Encoded, Start};
 use super::{PipelineError, Progress, Request, RequestError, Step, footprints};
 use crate::bundle::{Bundle, Component};
 use crate::denoise::Sampler;
@@ -23,9 +26,9 @@ use crate::kernels::Arithmetic;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
 use crate::text::Prompt;
 use crate::text::encoder::TextEncoder;
-use crate::vae::VaeDecoder;
+use crate::vae::{VaeDecoder, VaeEncoder};
 
-/// The components that run one after the other.
+/// The components that run one after the other; from a given picture the autoencoder's encoder is another.
 pub const STAGES: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::VaeDecoder];
 
 /// A finished picture.
@@ -48,6 +51,8 @@ pub struct Seconds {
     pub load: f64,
     /// Encoding the prompts.
     pub text: f64,
+    /// Encoding a given picture.
+    pub encode: f64,
     /// Denoising.
     pub denoise: f64,
     /// Decoding.
@@ -104,19 +109,18 @@ impl TextToImage {
     ) -> Result<Vec<Image>, PipelineError> {
         self.check(request)?;
         if self.resources.memory_bytes.is_some() {
-            footprints(&self.bundle, &STAGES, request.size, &self.resources)?;
+            footprints(&self.bundle, &stages(request), request.size, &self.resources)?;
         }
-        let [cond, uncond] = self.encode(request, progress)?;
-        let guidance_scale = request.guidance_scale;
-        let condition = Condition { cond: &cond, uncond: &uncond, guidance_scale };
-        let latents = self.denoise(request, &condition, progress)?;
+        let texts = self.encode_texts(request, progress)?;
+        let encoded = self.encode_picture(request)?;
+        let latents = self.denoise(request, &texts, encoded.as_ref(), progress)?;
         let pixels = self.decode(&latents)?;
         let images = (request.seed..).zip(latents.into_iter().zip(pixels));
         let arithmetic = self.resources.arithmetic;
         Ok(images.map(|(seed, (latents, pixels))| Image { seed, latents, pixels, arithmetic }).collect())
     }
 
-    fn encode(
+    fn encode_texts(
         &mut self,
         request: &Request,
         progress: &mut dyn Progress,
@@ -132,30 +136,42 @@ impl TextToImage {
         Ok([encode(&request.prompt)?, encode(&request.negative)?])
     }
 
+    fn encode_picture(&mut self, request: &Request) -> Result<Option<Encoded>, PipelineError> {
+        let Some(init) = &request.init else { return Ok(None) };
+        let mut encoder = timed(&mut self.seconds.load, || VaeEncoder::load(&self.bundle, &self.resources))?;
+        let (cell_px, is_shown) = (self.bundle.pipeline().vae_scale_factor, draws_parts(&self.bundle));
+        let encode = || Encoded::new(init, &mut encoder, request.steps, cell_px, is_shown);
+        Ok(Some(timed(&mut self.seconds.encode, encode)?))
+    }
+
     fn denoise(
         &mut self,
         request: &Request,
-        condition: &Condition,
+        [cond, uncond]: &[TextEmbedding; 2],
+        encoded: Option<&Encoded>,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
         let mut all = Vec::with_capacity(request.count);
         for (at, seed) in (0..request.count).zip(request.seed..) {
             let mut sampler = self.sampler(request)?;
-            let steps = sampler.steps();
             let mut generator = TorchGenerator::new(seed);
-            let mut latents =
-                initial_latents(request, &self.bundle, &mut generator, sampler.init_noise_sigma())?;
-            let done = request.halfway.as_ref().map_or(0, |halfway| halfway.done);
+            let start = Start::new(request, &self.bundle, encoded, &mut *sampler, &mut generator)?;
+            let Start { mut latents, step: first, kept, beside } = start;
+            let mut next = first;
             if let Some(halfway) = &request.halfway {
-                skip_noise(&*sampler, 0..done, &latents, &mut generator);
+                next += halfway.done;
+                skip_noise(&*sampler, first..next, &latents, &mut generator);
                 latents = halfway.latents.clone();
                 sampler.remember(&halfway.memory);
             }
-            let mut told = Told { progress, before: at * steps, total: request.count * steps };
+            let taken = request.steps_taken();
+            let mut told = Told { progress, first, before: at * taken, total: request.count * taken };
+            let (kept, beside) = (kept.as_ref(), beside.as_ref());
+            let condition = Condition { cond, uncond, guidance_scale: request.guidance_scale, beside, kept };
             timed(&mut self.seconds.denoise, || {
-                let (latents, generator) = (&mut latents, &mut generator);
-                run(&mut unet, &mut *sampler, done..steps, condition, latents, generator, &mut told)
+                let (steps, latents, generator) = (next..sampler.steps(), &mut latents, &mut generator);
+                run(&mut unet, &mut *sampler, steps, &condition, latents, generator, &mut told)
             })?;
             all.push(latents);
         }
@@ -172,6 +188,8 @@ impl TextToImage {
 /// Tells the caller of one picture's steps as of the request's.
 struct Told<'a> {
     progress: &'a mut dyn Progress,
+    /// The step that the picture began with.
+    first: usize,
     before: usize,
     total: usize,
 }
@@ -182,27 +200,14 @@ impl Observer for Told<'_> {
     }
 
     fn after_step(&mut self, done: usize, latents: &Latents, memory: &[f32], original: Option<&Latents>) {
-        self.progress.step(Step { done: self.before + done, total: self.total, latents, memory, original });
+        let done = self.before + done - self.first;
+        self.progress.step(Step { done, total: self.total, latents, memory, original });
     }
 }
 
-fn initial_latents(
-    request: &Request,
-    bundle: &Bundle,
-    generator: &mut TorchGenerator,
-    sigma: f32,
-) -> Result<Latents, PipelineError> {
-    let [_, channels, height_cells, width_cells] = request.latent_shape(bundle);
-    let mut latents = match &request.latents {
-        Some(latents) => latents.clone(),
-        None => {
-            let mut noise = vec![0.0; channels * height_cells * width_cells];
-            generator.fill_normal(&mut noise);
-            Latents::new(noise, channels, height_cells, width_cells)?
-        }
-    };
-    latents.values_mut().iter_mut().for_each(|x| *x *= sigma);
-    Ok(latents)
+/// The components that a request runs, one after the other.
+fn stages(request: &Request) -> Vec<Component> {
+    STAGES.into_iter().chain(request.init.as_ref().map(|_| Component::VaeEncoder)).collect()
 }
 
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {

@@ -9,6 +9,9 @@ use tempfile::NamedTempFile;
 
 use crate::tensor::Rgb8;
 
+/// What the texts of a picture may take while they are read.
+const TEXTS_MAX_BYTES: usize = 16 << 20;
+
 /// Why a picture was not written. There is then no file, or the one that was there before.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -121,6 +124,22 @@ pub fn encode_png(picture: &Rgb8, texts: &[Text]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The text of this keyword in a PNG file; `None` if there is none.
+///
+/// # Errors
+/// If it is no PNG file, or not a whole one up to the pixels.
+pub fn read_text(png: &[u8], keyword: &str) -> io::Result<Option<String>> {
+    let limits = png::Limits { bytes: TEXTS_MAX_BYTES };
+    let reader = png::Decoder::new_with_limits(io::Cursor::new(png), limits).read_info()?;
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().find(|text| text.keyword == keyword);
+    if let Some(text) = latin {
+        return Ok(Some(text.text.clone()));
+    }
+    let text = info.utf8_text.iter().find(|text| text.keyword == keyword);
+    Ok(text.map(|text| text.get_text()).transpose()?)
+}
+
 /// `tEXt` holds Latin-1 only; anything else goes into `iTXt`.
 fn add_text<W: Write>(encoder: &mut png::Encoder<W>, keyword: &str, text: &str) -> io::Result<()> {
     let added = if text.chars().all(|c| (c as u32) < 256) {
@@ -140,12 +159,17 @@ mod tests {
         let picture = Rgb8::new(vec![1, 2, 3, 4, 5, 6], 2, 1).unwrap();
         let texts = [("one", "Erdbeere, süß".to_owned()), ("two", "딸기".to_owned())];
         let bytes = encode_png(&picture, &texts).unwrap();
-        let mut reader = png::Decoder::new(io::Cursor::new(bytes)).read_info().unwrap();
+        let mut reader = png::Decoder::new(io::Cursor::new(&bytes)).read_info().unwrap();
         let mut pixels = vec![0; 6];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!(pixels, picture.pixels());
         assert_eq!(reader.info().uncompressed_latin1_text[0].text, texts[0].1);
         assert_eq!(reader.info().utf8_text[0].get_text().unwrap(), texts[1].1);
+        for (keyword, text) in texts {
+            assert_eq!(read_text(&bytes, keyword).unwrap(), Some(text));
+        }
+        assert_eq!(read_text(&bytes, "three").unwrap(), None);
+        assert!(read_text(&bytes[..20], "one").is_err() && read_text(b"GIF89a", "one").is_err());
     }
 
     #[test]

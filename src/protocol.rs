@@ -235,12 +235,13 @@ pub enum ErrorCode {
     ModelCorrupt,
     NoSpace,
     CrashedRepeatedly,
+    Blocked,
     Internal,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::PeerDenied,
         Self::NotFound,
@@ -259,6 +260,7 @@ impl ErrorCode {
         Self::ModelCorrupt,
         Self::NoSpace,
         Self::CrashedRepeatedly,
+        Self::Blocked,
         Self::Internal,
     ];
 
@@ -272,7 +274,7 @@ impl ErrorCode {
             Self::Timeout => 408,
             Self::IdempotencyMismatch => 409,
             Self::TooLarge => 413,
-            Self::UnsupportedSize | Self::PromptTooLong | Self::InvalidValue => 422,
+            Self::UnsupportedSize | Self::PromptTooLong | Self::InvalidValue | Self::Blocked => 422,
             Self::QueueFull | Self::TooManyConnections => 429,
             Self::CrashedRepeatedly | Self::Internal => 500,
             Self::InsufficientMemory | Self::Thermal | Self::Draining | Self::ModelCorrupt => 503,
@@ -309,7 +311,7 @@ mod tests {
     fn all_codes_are_listed() {
         let mut codes = ErrorCode::ALL.to_vec();
         codes.dedup();
-        assert_eq!(codes.len(), 19);
+        assert_eq!(codes.len(), 20);
         assert_eq!(codes.last(), Some(&ErrorCode::Internal), "Internal is the last of the enumeration");
         assert_eq!(serde_json::to_string(&ErrorCode::PromptTooLong).unwrap(), r#""prompt_too_long""#);
     }

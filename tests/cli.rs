@@ -1,5 +1,7 @@
 //! The program as a person runs it: what it prints, where it writes, how it fails.
 
+#[path = "cli/again.rs"]
+mod again;
 mod fixture;
 #[path = "cli/given.rs"]
 mod given;

@@ -623,3 +623,49 @@ fn the_document_has_the_words_of_the_protocol() {
     assert_eq!(schema["properties"]["sampler"]["enum"], names);
     assert_eq!(full.as_object().unwrap().len(), schema["properties"].as_object().unwrap().len());
 }
+
+#[test]
+fn pictures_that_show_what_is_blocked_are_not_given_out() {
+    let place = Place::new();
+    let shipped = fixture::root("models/emoji.tintype");
+    std::fs::copy(shipped, place.path("models/emoji.tintype")).unwrap();
+    std::fs::write(place.path("block.txt"), "-1 a strawberry").unwrap();
+    let daemon = place.start(&["--block", "block.txt", "--default-model", "emoji"]);
+    let strawberry = json!({ "prompt": "a strawberry", "steps": 2, "seed": 1 });
+    let id = daemon.submit(&strawberry);
+    let end = daemon.end(&id);
+    assert_eq!([&end["event"], &end["error"]["code"]], ["failed", "blocked"]);
+    assert!(end["error"]["message"].as_str().unwrap().contains("a strawberry"), "{end}");
+    assert_eq!(daemon.get(&format!("/v1/jobs/{id}/image")).status, 404);
+    assert_eq!(std::fs::read_dir(place.path("state/images")).unwrap().count(), 0);
+    let answer = daemon.ask("POST", "/v1/generate", "", &strawberry.to_string());
+    OpenApi::read().allows("POST", "/v1/generate", answer.status, &answer.json());
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (422, &json!("blocked")));
+
+    let mut seen = strawberry.clone();
+    seen["preview"] = json!("inline");
+    let answer = daemon.ask("POST", "/v1/jobs", "", &seen.to_string());
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (422, &json!("invalid_value")));
+
+    // The other model has nothing to judge with.
+    let mut unjudged = picture(2, 1);
+    unjudged["model"] = json!("tiny");
+    let end = daemon.end(&daemon.submit(&unjudged));
+    assert_eq!(end["error"]["code"], "blocked");
+    assert!(end["error"]["message"].as_str().unwrap().contains("image_encoder"), "{end}");
+}
+
+#[test]
+fn a_list_that_cannot_be_read_starts_no_daemon() {
+    let place = Place::new();
+    let start = |list: &str| place.command(&["--block", list]).output().unwrap();
+    std::fs::write(place.path("empty.txt"), "# nothing").unwrap();
+    for (list, says) in [("none.txt", "cannot read none.txt"), ("empty.txt", "names nothing to block")] {
+        let output = start(list);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains(says), "{message}");
+    }
+    std::fs::write(place.path("good.txt"), "0.9 a gun").unwrap();
+    drop(place.start(&["--block", "good.txt"]));
+}

@@ -62,6 +62,8 @@ names! {
         ImageEncoder = "image_encoder",
         /// Text embedding to image embedding.
         Prior = "prior",
+        /// Picture to embedding, with the concepts that block a picture beside it.
+        SafetyChecker = "safety_checker",
     }
 }
 

@@ -29,8 +29,12 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Run one component of a model on given tensors
     Run(RunArgs),
+    /// Draw a picture again from what it says of itself, and compare
+    Replay(ReplayArgs),
     /// Say how alike sentences and pictures are
     Embed(EmbedArgs),
+    /// Sort pictures by how like a sentence they are
+    Rank(RankArgs),
     /// Check that this board computes what the model's maker computed
     Selftest(SelftestArgs),
     /// Measure how long a component or a whole picture takes, and in how much memory
@@ -126,6 +130,20 @@ pub struct GenerateArgs {
     pub save_latents: Option<PathBuf>,
     #[command(flatten)]
     pub init: InitArgs,
+    /// Draw so many pictures, with seeds from --seed on, and keep the one that the model's CLIP finds most like the prompt
+    #[arg(long, value_name = "N")]
+    pub best_of: Option<usize>,
+    /// Write no picture that shows a concept of this file, a line each of a threshold and a sentence, by the model's image
+    /// encoder; exit code 1 then
+    #[arg(long, value_name = "FILE")]
+    pub block: Option<PathBuf>,
+    /// Keep the state of the picture in this file after every step, and go on from there if the file is there; it is deleted when
+    /// the picture is written
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Show after every step what the picture looks like: in this PNG file, or with "-" on a terminal that can show pictures
+    #[arg(long, value_name = "FILE|-")]
+    pub preview: Option<PathBuf>,
     #[command(flatten)]
     pub resources: ResourceArgs,
     /// Print one JSON object on standard output
@@ -147,6 +165,36 @@ pub struct InitArgs {
     /// Draw anew only where this picture, of the same size as the other, is white
     #[arg(long, value_name = "FILE", requires = "init_image")]
     pub mask: Option<PathBuf>,
+}
+
+#[derive(Debug, Parser)]
+pub struct ReplayArgs {
+    /// A picture that `generate` or the daemon drew
+    pub picture: PathBuf,
+    /// Where the new picture goes
+    #[arg(short, long, default_value = "out.png", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Write nothing; exit code 1 if a byte of the pixels differs
+    #[arg(long)]
+    pub check: bool,
+    /// The model file that the picture was drawn with [default: as for generate]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// The initial noise, if it was given
+    #[arg(long, value_name = "IN.npy")]
+    pub latents: Option<PathBuf>,
+    /// The picture that it began from, if there was one
+    #[arg(long, value_name = "FILE")]
+    pub init_image: Option<PathBuf>,
+    /// The mask over that picture, if there was one
+    #[arg(long, value_name = "FILE", requires = "init_image")]
+    pub mask: Option<PathBuf>,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Parser)]
@@ -224,6 +272,20 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "F")]
     pub image: Vec<PathBuf>,
     /// Print one JSON object on standard output, with the embeddings
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Parser)]
+pub struct RankArgs {
+    /// The model file
+    pub file: PathBuf,
+    /// The sentence
+    pub text: String,
+    /// Picture files
+    #[arg(required = true, value_name = "PICTURE")]
+    pub pictures: Vec<PathBuf>,
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
 }

@@ -15,10 +15,15 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Bar(ProgressBar);
 
 impl Bar {
+    /// No bar.
+    pub fn none() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
     /// A bar for work that is counted in `unit`.
     pub fn new(unit: &str) -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self(ProgressBar::hidden());
+            return Self::none();
         }
         let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{elapsed}} / {{duration}}");
         let style = ProgressStyle::with_template(&template).expect("the template is right");

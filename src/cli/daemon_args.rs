@@ -77,6 +77,10 @@ pub struct ServeArgs {
     /// A user who may ask, by number; may be given several times [default: whoever can open the socket]
     #[arg(long, value_name = "UID")]
     pub allow_uid: Vec<u32>,
+    /// Give out no picture that shows a concept of this file, a line each of a threshold and a sentence, by the models' image
+    /// encoders; and no previews
+    #[arg(long, value_name = "FILE")]
+    pub block: Option<PathBuf>,
     /// Write prompts into the log
     #[arg(long)]
     pub log_prompts: bool,

@@ -8,7 +8,7 @@ use crate::client::{ClientError, ScreenError};
 use crate::engine::EngineError;
 use crate::import::ImportError;
 use crate::output::OutputError;
-use crate::pipeline::{PipelineError, RequestError};
+use crate::pipeline::{BlockListError, GateError, ManifestError, PipelineError, RequestError};
 use crate::protocol::{ErrorCode, ErrorDetail};
 use crate::serve::ServeError;
 
@@ -35,6 +35,41 @@ pub enum CliError {
     /// The picture could not be made.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// What is to be blocked cannot be read.
+    #[error(transparent)]
+    Block(#[from] BlockListError),
+    /// Pictures that are not given out.
+    #[error("{0}")]
+    Blocked(String),
+    /// A picture cannot be made again.
+    #[error("{}", path.display())]
+    Replay {
+        /// The picture's file.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A file carries no request.
+    #[error("{} carries no manifest: {reason}", path.display())]
+    NoManifest {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        reason: String,
+    },
+    /// A picture that was made again is another one.
+    #[error("{0}")]
+    Differs(String),
+    /// The state of an unfinished picture cannot be gone on from.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+        /// Whether it is the state of something else.
+        foreign: bool,
+    },
     /// A component could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -107,8 +142,16 @@ impl CliError {
             Self::Usage(_)
             | Self::NoPrompt
             | Self::Request(_)
-            | Self::Pipeline(PipelineError::Request(_) | PipelineError::Sampler(_)) => 2,
+            | Self::Checkpoint { foreign: true, .. }
+            | Self::Replay { source: ManifestError::Request(_) | ManifestError::Given { .. }, .. }
+            | Self::Pipeline(
+                PipelineError::Request(_)
+                | PipelineError::Sampler(_)
+                | PipelineError::Gate(GateError::Width { .. }),
+            ) => 2,
+            Self::Pipeline(error) if error.is_lacking() => 2,
             Self::NoModel(_)
+            | Self::Replay { source: ManifestError::Model { .. }, .. }
             | Self::Model(_)
             | Self::Serve(ServeError::Catalogue(_))
             | Self::Engine(
@@ -127,6 +170,12 @@ impl CliError {
             | Self::Screen(_)
             | Self::Job { .. }
             | Self::Cancelled(_)
+            | Self::Block(_)
+            | Self::Blocked(_)
+            | Self::Replay { .. }
+            | Self::NoManifest { .. }
+            | Self::Differs(_)
+            | Self::Checkpoint { .. }
             | Self::Stdout(_) => 1,
         }
     }
@@ -160,6 +209,7 @@ fn answered(code: ErrorCode) -> u8 {
         | ErrorCode::NotFound
         | ErrorCode::MethodNotAllowed
         | ErrorCode::Timeout
+        | ErrorCode::Blocked
         | ErrorCode::CrashedRepeatedly
         | ErrorCode::Internal => 1,
     }

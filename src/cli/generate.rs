@@ -1,35 +1,31 @@
 //! `tintype generate`.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
-
-use serde_json::json;
 
 use super::args::{GenerateArgs, InitArgs};
 use super::arrays;
 use super::bar::Bar;
+use super::checkpoint::{Checkpoint, Kept};
+use super::course::Course;
 use super::error::CliError;
-use super::memory::{Peaks, Watch};
+use super::memory::Watch;
 use super::model;
-use super::print::print;
-use crate::bundle::Bundle;
+use super::preview::{Place, Preview};
+use super::results::{Places, Run};
+use crate::bundle::{Bundle, Component};
+use crate::clip::Concept;
 use crate::denoise::guidance::GuidanceScale;
-use crate::kernels::Level;
+use crate::engine::Resources;
 use crate::output;
 use crate::pipeline::{
-    Image, InitImage, Manifest, Progress, Request, RequestError, Seconds, Size, Step, TextToImage,
+    BlockList, Critic, Givens, Image, InitImage, Manifest, Request, RequestError, Size, TextToImage,
     random_seed, read_picture,
 };
 use crate::tensor::Latents;
 use crate::text::Prompt;
-
-/// A picture that is on disk.
-struct Written {
-    path: PathBuf,
-    seed: u64,
-    sha256: String,
-}
 
 /// Draws, writes, and says what was done.
 ///
@@ -38,25 +34,114 @@ struct Written {
 pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let start = Instant::now();
     let watch = Watch::start();
+    check_flags(args)?;
     let resources = model::resources(&args.resources)?;
     let prompt = prompt(args.prompt.as_deref())?;
+    let block = args.block.as_deref().map(BlockList::read).transpose()?;
+    let preview = args.preview.as_deref().map(Place::new).transpose()?;
     let (path, bundle) = model::open(args.model.as_deref())?;
-    let request = request(args, &bundle, prompt)?;
+    let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
+    let mut request = request(args, &bundle, prompt, kept.as_ref().map(Kept::seed))?;
     request.check(&bundle)?;
-    let outputs = paths(&args.output, request.count);
-    let saved = args.save_latents.as_deref().map_or(Vec::new(), |path| paths(path, request.count));
-    outputs.iter().chain(&saved).try_for_each(|path| output::check(path))?;
-
-    let (count, pulse) = (resources.threads.count(), resources.pulse.clone());
-    let mut pipeline = TextToImage::new(bundle.clone(), resources);
-    let images = pipeline.run(&request, &mut Course(Bar::of_run(request.steps_taken(), pulse)))?;
-    let written = write(&images, &outputs, &saved, &request, &bundle)?;
-    if args.json {
-        let total = start.elapsed().as_secs_f64();
-        let report = report(&written, &path, &request, pipeline.seconds(), total, watch.peaks(), count);
-        return print(&report.to_string());
+    let places = Places::new(&args.output, args.save_latents.as_deref(), args.count)?;
+    let checkpoint = checkpoint(args, kept, &mut request, &bundle, &resources)?;
+    let concepts = block.map(|list| list.concepts(&bundle, &resources)).transpose()?;
+    let judged = concepts.is_some() || bundle.component(Component::SafetyChecker).is_some();
+    if judged && preview.is_some() {
+        let reason = "--preview shows pictures before they are judged, which --block and a model's safety checker forbid";
+        return Err(CliError::Usage(reason.into()));
     }
-    written.iter().try_for_each(|w| print(&format!("{} (seed {})", w.path.display(), w.seed)))
+    let critic = args.best_of.map(|_| Critic::new(&bundle, &resources, &request.prompt)).transpose()?;
+
+    let mut pipeline = pipeline(&bundle, &resources, concepts);
+    pipeline.check(&request)?;
+    let bar = match &preview {
+        Some(place) if place.is_terminal() => Bar::none(),
+        _ => Bar::of_run(request.steps_taken(), resources.pulse.clone()),
+    };
+    let preview = preview.map(|place| Preview::new(place, &bundle, &resources, request.size)).transpose()?;
+    let mut course = Course { bar, preview, checkpoint };
+    let mut images = pipeline.run(&request, &mut course)?;
+    let scores = critic.map(|critic| best(&critic, &bundle, &resources, &mut images)).transpose()?;
+    if scores.is_some() {
+        // The one that is left goes where the first of one picture goes.
+        request.seed = images.first().map_or(request.seed, |image| image.seed);
+    }
+    let blocked = if scores.is_some() && !images.is_empty() { &[] } else { pipeline.blocked() };
+    let results = places.write(&images, blocked, &request, &bundle)?.with_scores(scores);
+    let Course { bar, checkpoint, .. } = course;
+    drop(bar);
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.finish();
+    }
+    let run = Run {
+        model: &path,
+        request: &request,
+        seconds: pipeline.seconds(),
+        total: start.elapsed().as_secs_f64(),
+        peaks: watch.peaks(),
+        threads: resources.threads.count(),
+    };
+    results.tell(args.json.then_some(&run))
+}
+
+/// What flags cannot say together.
+fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
+    if args.best_of.is_some() && args.count != 1 {
+        return Err(CliError::Usage("--best-of keeps one picture: leave -n out".into()));
+    }
+    if args.checkpoint.is_some() && (args.count != 1 || args.best_of.is_some()) {
+        return Err(CliError::Usage(
+            "--checkpoint keeps the state of one picture: leave -n and --best-of out".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A pipeline that gives out no picture with these concepts.
+pub fn pipeline(
+    bundle: &Arc<Bundle>,
+    resources: &Resources,
+    concepts: Option<Arc<Vec<Concept>>>,
+) -> TextToImage {
+    let pipeline = TextToImage::new(bundle.clone(), resources.clone());
+    match concepts {
+        Some(concepts) => pipeline.without(concepts),
+        None => pipeline,
+    }
+}
+
+/// Makes the request go on from the state that was kept, and prepares to keep those to come.
+fn checkpoint(
+    args: &GenerateArgs,
+    kept: Option<Kept>,
+    request: &mut Request,
+    bundle: &Bundle,
+    resources: &Resources,
+) -> Result<Option<Checkpoint>, CliError> {
+    let Some(path) = &args.checkpoint else { return Ok(None) };
+    output::check(path)?;
+    let manifest = Manifest::of_request(request, bundle, resources.arithmetic);
+    if let Some(kept) = kept {
+        let halfway = kept.of(&manifest)?;
+        log::info!("going on after step {} of {}", halfway.done, request.steps_taken());
+        request.halfway = Some(halfway);
+    }
+    Ok(Some(Checkpoint::new(path, &manifest)))
+}
+
+/// Keeps the image that the critic likes best, the first of equals; seeds and scores of all.
+fn best(
+    critic: &Critic,
+    bundle: &Arc<Bundle>,
+    resources: &Resources,
+    images: &mut Vec<Image>,
+) -> Result<Vec<(u64, f32)>, CliError> {
+    let scores = critic.scores(bundle, resources, images.iter().map(|image| &image.pixels))?;
+    let all: Vec<(u64, f32)> = images.iter().map(|image| image.seed).zip(scores).collect();
+    let best = all.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(seed, _)| *seed);
+    images.retain(|image| Some(image.seed) == best);
+    Ok(all)
 }
 
 /// The prompt as it was given, or asked for on a terminal.
@@ -80,9 +165,15 @@ fn ask() -> Result<String, CliError> {
     }
 }
 
-fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Request, CliError> {
+fn request(
+    args: &GenerateArgs,
+    bundle: &Bundle,
+    prompt: Prompt,
+    kept_seed: Option<u64>,
+) -> Result<Request, CliError> {
     let picture = &args.picture;
-    let mut request = Request::new(bundle, prompt, picture.seed.unwrap_or_else(random_seed))?;
+    let seed = picture.seed.or(kept_seed).unwrap_or_else(random_seed);
+    let mut request = Request::new(bundle, prompt, seed)?;
     request.negative = Prompt::new(picture.negative.clone()).map_err(RequestError::from)?;
     request.size.width_px = picture.width.unwrap_or(request.size.width_px);
     request.size.height_px = picture.height.unwrap_or(request.size.height_px);
@@ -92,18 +183,21 @@ fn request(args: &GenerateArgs, bundle: &Bundle, prompt: Prompt) -> Result<Reque
     }
     request.eta = args.eta;
     request.sampler = picture.sampler.unwrap_or(request.sampler);
-    request.count = args.count;
-    request.latents = args.latents.as_deref().map(read_latents).transpose()?;
+    request.count = args.best_of.unwrap_or(args.count);
     request.check_size(bundle)?;
-    request.init = init_image(&args.init, request.size)?;
+    let Givens { latents, init } = givens(args.latents.as_deref(), &args.init, request.size)?;
+    (request.latents, request.init) = (latents, init);
     Ok(request)
 }
 
-fn init_image(args: &InitArgs, size: Size) -> Result<Option<InitImage>, CliError> {
-    let Some(path) = &args.init_image else { return Ok(None) };
+/// The files that a picture of this size begins with.
+pub fn givens(latents: Option<&Path>, init: &InitArgs, size: Size) -> Result<Givens, CliError> {
+    let latents = latents.map(read_latents).transpose()?;
+    let Some(path) = &init.init_image else { return Ok(Givens { latents, init: None }) };
     let picture = read_picture(path)?;
-    let mask = args.mask.as_deref().map(read_picture).transpose()?;
-    Ok(Some(InitImage::new(&picture, mask.as_ref(), args.strength, size)?))
+    let mask = init.mask.as_deref().map(read_picture).transpose()?;
+    let init = InitImage::new(&picture, mask.as_ref(), init.strength, size)?;
+    Ok(Givens { latents, init: Some(init) })
 }
 
 fn read_latents(path: &Path) -> Result<Latents, CliError> {
@@ -117,95 +211,4 @@ fn read_latents(path: &Path) -> Result<Latents, CliError> {
         return Err(wrong("it holds a value that is not finite".into()));
     }
     Latents::new(values, channels, height_cells, width_cells).map_err(|e| wrong(e.to_string()))
-}
-
-/// `a.png` for one picture, `a-1.png`, `a-2.png`, ... for several.
-fn paths(path: &Path, count: usize) -> Vec<PathBuf> {
-    if count == 1 {
-        return vec![path.to_owned()];
-    }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or(String::new(), |e| format!(".{}", e.to_string_lossy()));
-    (1..=count).map(|n| path.with_file_name(format!("{stem}-{n}{extension}"))).collect()
-}
-
-fn write(
-    images: &[Image],
-    outputs: &[PathBuf],
-    saved: &[PathBuf],
-    request: &Request,
-    bundle: &Bundle,
-) -> Result<Vec<Written>, CliError> {
-    for (image, path) in images.iter().zip(saved) {
-        output::write_atomically(path, &arrays::to_npy(&image.latents.shape(), image.latents.values()))?;
-    }
-    let pictures = images.iter().zip(outputs);
-    pictures
-        .map(|(image, path)| {
-            let texts = Manifest::new(image, request, bundle).texts();
-            let sha256 = output::write_png(path, &image.pixels, &texts)?;
-            Ok(Written { path: path.clone(), seed: image.seed, sha256 })
-        })
-        .collect()
-}
-
-fn report(
-    written: &[Written],
-    model: &Path,
-    request: &Request,
-    seconds: Seconds,
-    total: f64,
-    peaks: Peaks,
-    threads: usize,
-) -> serde_json::Value {
-    let images = written.iter().map(|w| json!({ "path": w.path, "seed": w.seed, "sha256": w.sha256 }));
-    let mut report = json!({
-        "images": images.collect::<Vec<_>>(),
-        "model": model,
-        "width": request.size.width_px,
-        "height": request.size.height_px,
-        "steps": request.steps,
-        "sampler": request.sampler.name(),
-        "seconds": {
-            "load": seconds.load,
-            "text": seconds.text,
-            "denoise": seconds.denoise,
-            "decode": seconds.decode,
-            "total": total,
-        },
-        "peak_anon_bytes": peaks.anon_bytes,
-        "peak_rss_bytes": peaks.rss_bytes,
-        "kernel_level": Level::detect().name(),
-        "threads": threads,
-    });
-    if request.init.is_some() {
-        report["seconds"]["encode"] = json!(seconds.encode);
-    }
-    report
-}
-
-/// Shows the course of a run.
-struct Course(Bar);
-
-impl Progress for Course {
-    fn truncated(&mut self, dropped: &str) {
-        log::warn!("the prompt is longer than the model's context, this part has no effect: {dropped:?}");
-    }
-
-    fn step(&mut self, step: Step) {
-        self.0.set(step.done, step.total);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn several_pictures_are_numbered_before_the_extension() {
-        let names = paths(Path::new("x/a.png"), 2);
-        assert_eq!(names, [PathBuf::from("x/a-1.png"), "x/a-2.png".into()]);
-        assert_eq!(paths(Path::new("a"), 2)[1], PathBuf::from("a-2"));
-        assert_eq!(paths(Path::new("a.png"), 1), [PathBuf::from("a.png")]);
-    }
 }

@@ -4,7 +4,9 @@ mod args;
 mod arrays;
 mod bar;
 mod bench;
+mod checkpoint;
 mod client;
+mod course;
 mod daemon_args;
 mod embed;
 mod environment;
@@ -15,12 +17,17 @@ mod inspect;
 mod memory;
 mod model;
 mod places;
+mod preview;
 mod print;
 mod quantity;
+mod rank;
+mod replay;
+mod results;
 mod run;
 mod selftest;
 mod serve;
 mod sigbus;
+mod terminal;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -61,7 +68,9 @@ impl Command {
             Self::Inspect(args) => inspect::inspect(&args),
             Self::Verify(args) => inspect::verify(&args),
             Self::Run(args) => run::run(&args),
+            Self::Replay(args) => replay::replay(&args),
             Self::Embed(args) => embed::embed(&args),
+            Self::Rank(args) => rank::rank(&args),
             Self::Selftest(args) => selftest::selftest(&args),
             Self::Bench(args) => bench::bench(&args),
             Self::Serve(args) => serve::serve(&args),

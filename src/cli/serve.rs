@@ -7,6 +7,7 @@ use super::daemon_args::ServeArgs;
 use super::error::CliError;
 use super::model;
 use super::places;
+use crate::pipeline::BlockList;
 use crate::serve::{self, Keep, Limits, QUEUE_CAPACITY, QueueLimits, Reserve, Settings};
 
 /// Serves until it is told to stop.
@@ -45,6 +46,7 @@ pub fn serve(args: &ServeArgs) -> Result<(), CliError> {
         allowed: args.allow_uid.clone(),
         drain: seconds("--drain", args.drain)?,
         save_every: seconds("--save-every", args.save_every)?,
+        block: args.block.as_deref().map(BlockList::read).transpose()?,
         log_prompts: args.log_prompts,
     };
     Ok(serve::serve(settings)?)

@@ -7,15 +7,24 @@ use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::Rgb8;
 
-/// Where the bundle keeps the configuration.
-const CONFIG: &str = "image_encoder/preprocessor_config.json";
+/// Where the bundle keeps the configuration of an image encoder.
+const CONFIG: &[&str] = &["image_encoder/preprocessor_config.json"];
+/// The same of a safety checker; diffusers' folders have it where the second says.
+const SAFETY_CONFIG: &[&str] =
+    &["safety_checker/preprocessor_config.json", "feature_extractor/preprocessor_config.json"];
+
+/// The embedding, among the outputs of the network.
+const OUTPUT: &str = "image_embeds";
 
 /// Why a picture was not embedded.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The bundle does not say how pictures are prepared.
-    #[error("this model has no {CONFIG}: import it again from a folder that has one")]
-    NoConfig,
+    #[error("this model has no {}: import it again from a folder that has one", names.join(" or "))]
+    NoConfig {
+        /// The files that would say it.
+        names: &'static [&'static str],
+    },
     /// What it says cannot be followed.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
@@ -24,7 +33,7 @@ pub enum ImageError {
     Engine(#[from] EngineError),
 }
 
-/// CLIP's image encoder and what comes before it.
+/// CLIP's image encoder, or that of a safety checker, and what comes before it.
 pub struct ImageEncoder {
     preprocessor: Preprocessor,
     component: Component,
@@ -37,9 +46,41 @@ impl ImageEncoder {
     /// - [`ImageError::NoConfig`], [`ImageError::Preprocess`]: its configuration.
     /// - [`ImageError::Engine`]: its network.
     pub fn load(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, ImageError> {
-        let component = Component::load(bundle, bundle::Component::ImageEncoder, resources)?;
-        let preprocessor = Preprocessor::from_json(bundle.file(CONFIG).ok_or(ImageError::NoConfig)?)?;
-        Ok(Self { preprocessor, component })
+        Self::of(bundle, bundle::Component::ImageEncoder, CONFIG, resources)
+    }
+
+    /// Loads the image encoder of a bundle's safety checker.
+    ///
+    /// # Errors
+    /// As [`ImageEncoder::load`].
+    pub fn of_safety_checker(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, ImageError> {
+        Self::of(bundle, bundle::Component::SafetyChecker, SAFETY_CONFIG, resources)
+    }
+
+    fn of(
+        bundle: &Arc<Bundle>,
+        kind: bundle::Component,
+        names: &'static [&'static str],
+        resources: &Resources,
+    ) -> Result<Self, ImageError> {
+        let component = Component::load(bundle, kind, resources)?;
+        let config = names.iter().find_map(|name| bundle.file(name)).ok_or(ImageError::NoConfig { names })?;
+        Ok(Self { preprocessor: Preprocessor::from_json(config)?, component })
+    }
+
+    /// Makes sure that pictures can be embedded: all but the arithmetic is tried.
+    ///
+    /// # Errors
+    /// [`ImageError::Engine`].
+    pub fn prepare(&mut self) -> Result<(), ImageError> {
+        let side = self.preprocessor.side_px();
+        self.component.check_output(OUTPUT)?;
+        self.component.prepare(&[NamedTensor::new(
+            "pixel_values",
+            &[1, 3, side, side],
+            vec![0.0; 3 * side * side],
+        )])?;
+        Ok(())
     }
 
     /// Embeds a picture; the embedding has length 1.
@@ -50,7 +91,7 @@ impl ImageEncoder {
         let side = self.preprocessor.side_px();
         let pixels =
             NamedTensor::new("pixel_values", &[1, 3, side, side], self.preprocessor.prepare(picture));
-        let mut embedding = self.component.run_for("image_embeds", &[pixels])?.values;
+        let mut embedding = self.component.run_for(OUTPUT, &[pixels])?.values;
         super::normalise(&mut embedding);
         Ok(embedding)
     }

@@ -1,10 +1,14 @@
 //! CLIP: pictures and sentences as points of one space, where near means alike.
 
+mod concept;
 mod image_encoder;
 mod preprocess;
+mod safety;
 
+pub use concept::{Concept, Finding};
 pub use image_encoder::{ImageEncoder, ImageError};
 pub use preprocess::{PreprocessError, Preprocessor};
+pub use safety::{SafetyChecker, SafetyError};
 
 /// Scales an embedding to length 1; zeros stay zeros.
 pub fn normalise(embedding: &mut [f32]) {

@@ -104,6 +104,11 @@ impl Component {
         Ok(Footprint { peak_anon_bytes, stripe_rows, f16_maps })
     }
 
+    /// Whether what was planned last is worked on in stripes.
+    pub fn is_striped(&self) -> bool {
+        self.planned.as_ref().is_some_and(|planned| planned.plan.stripes().is_some())
+    }
+
     /// Runs the graph. Inputs are found by name, others are ignored; outputs come in the graph's order.
     ///
     /// # Errors
@@ -150,6 +155,16 @@ impl Component {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks that the graph has an output of this name.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingOutput`].
+    pub fn check_output(&self, name: &'static str) -> Result<(), EngineError> {
+        let component = self.kind;
+        let is_there = self.graph.outputs.iter().any(|output| output.name == name);
+        if is_there { Ok(()) } else { Err(EngineError::MissingOutput { component, name }) }
     }
 
     /// Runs the graph for one of its outputs.

@@ -26,7 +26,9 @@ pub fn free_dimension(
     };
     let [height, width] = match component {
         Component::VaeEncoder => size_px,
-        Component::ImageEncoder => [numbers(component, "image_size").unwrap_or(224); 2],
+        Component::ImageEncoder | Component::SafetyChecker => {
+            [numbers(component, "image_size").unwrap_or(224); 2]
+        }
         _ => size_px.map(|px| px / scale),
     };
     match (input, at) {

@@ -20,7 +20,8 @@ pub struct Resources {
 }
 
 /// How large maps are worked on. Whole or in stripes the result is the same, but for rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Tile {
     /// Whole where that fits the memory, in stripes where not.
     Auto,

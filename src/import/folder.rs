@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use super::ImportError;
 use super::family::Family;
 use crate::bundle::{Component, Licence, Pipeline};
+use crate::clip::SafetyChecker;
 use crate::engine::free_dimension;
+use crate::error::chain;
 use crate::pipeline::Sampler;
 
 /// Files that go into the bundle as they are.
@@ -30,7 +32,13 @@ const BUNDLED: &[&str] = &[
     "tokenizer_2/tokenizer_config.json",
     "tokenizer_2/special_tokens_map.json",
     "image_encoder/preprocessor_config.json",
+    "safety_checker/preprocessor_config.json",
+    "feature_extractor/preprocessor_config.json",
+    SAFETY_CONCEPTS,
 ];
+
+/// The concepts that a safety checker blocks.
+const SAFETY_CONCEPTS: &str = "safety_checker/concepts.json";
 
 /// What the framework that a component comes from computed with it; goes into the bundle as `selftest/NAME.npz`.
 const REFERENCE: &str = "reference.npz";
@@ -127,6 +135,9 @@ impl Folder {
                 Err(_) => {}
             }
         }
+        if configs.values().any(|(component, _)| *component == Component::SafetyChecker) {
+            check_safety(path, &files)?;
+        }
         let scheduler = scheduler(&path.join("scheduler/scheduler_config.json"))?;
         let ours = path.join("tintype.json");
         let ours = if ours.exists() { Ours::read(&ours)? } else { Ours::default() };
@@ -214,6 +225,16 @@ impl Folder {
     fn number(&self, component: Component, key: &str) -> Option<usize> {
         self.config(component).get(key)?.as_u64().and_then(|n| usize::try_from(n).ok())
     }
+}
+
+/// A safety checker without concepts would let everything through.
+fn check_safety(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), ImportError> {
+    let wrong = |reason| ImportError::Config { path: path.join(SAFETY_CONCEPTS), reason };
+    let file = files.iter().find(|(name, _)| name == SAFETY_CONCEPTS);
+    let (_, bytes) = file.ok_or_else(|| {
+        wrong("it is not there: tools/export/safety_checker.py makes the folder of a safety checker".into())
+    })?;
+    SafetyChecker::from_json(bytes).map(drop).map_err(|error| wrong(chain(&error)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ImportError> {

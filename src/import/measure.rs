@@ -7,7 +7,7 @@ use super::ImportError;
 use super::report::{Deviation, Difference, Report};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, Resources, Threads};
-use crate::pipeline::{EXAMPLE_PROMPT, PipelineError, Request, Size, TextToImage, example};
+use crate::pipeline::{EXAMPLE_PROMPT, Image, PipelineError, Request, Size, TextToImage, example};
 use crate::text::Prompt;
 
 /// Runs the model at `stored` and the same one in f32 at `exact` on the same inputs, and puts the differences into
@@ -24,7 +24,9 @@ pub fn measure(stored: &Path, exact: &Path, report: &mut Report) -> Result<(), I
     let needed = [bundle::Component::TextEncoder, bundle::Component::Unet, bundle::Component::VaeDecoder];
     if needed.iter().all(|&kind| stored.component(kind).is_some()) {
         let [exact, stored] = [exact, stored].map(|bundle| picture(&bundle, &resources));
-        report.picture = Some(difference(Deviation::of_range(0.0, 255.0), &exact?, &stored?));
+        if let (Some(exact), Some(stored)) = (exact?, stored?) {
+            report.picture = Some(difference(Deviation::of_range(0.0, 255.0), &exact, &stored));
+        }
     }
     Ok(())
 }
@@ -44,12 +46,13 @@ fn output(
     run().map_err(|source| ImportError::Run { component: kind, source })
 }
 
-/// The pixels of a picture, 0 to 255.
-fn picture(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Vec<f32>, ImportError> {
+/// The pixels of a picture, 0 to 255; none if the model's safety checker blocks it.
+fn picture(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Option<Vec<f32>>, ImportError> {
     let prompt = Prompt::new(EXAMPLE_PROMPT).expect("it is short");
     let request = Request::new(bundle, prompt, 0).map_err(PipelineError::from)?;
-    let mut images = TextToImage::new(bundle.clone(), resources.clone()).run(&request, &mut ())?;
-    Ok(images.remove(0).pixels.pixels().iter().copied().map(f32::from).collect())
+    let images = TextToImage::new(bundle.clone(), resources.clone()).run(&request, &mut ())?;
+    let pixels = |image: &Image| image.pixels.pixels().iter().copied().map(f32::from).collect();
+    Ok(images.first().map(pixels))
 }
 
 fn difference(mut deviation: Deviation, exact: &[f32], stored: &[f32]) -> Difference {

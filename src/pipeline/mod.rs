@@ -1,14 +1,18 @@
 //! What to do in which order: each pipeline loads a stage, runs it and lets go of it before the next.
 
+mod block;
+mod critic;
 mod embed;
 mod example;
 mod footprint;
+mod gate;
 mod init_image;
 mod manifest;
 mod preview;
 mod progress;
 mod request;
 mod start;
+mod state;
 mod text_to_image;
 
 use std::path::PathBuf;
@@ -23,14 +27,18 @@ use crate::text::encoder::EncodeError;
 use crate::vae;
 
 pub use crate::denoise::kind::SamplerKind as Sampler;
+pub use block::{BlockList, BlockListError};
+pub use critic::Critic;
 pub use embed::{Embedded, embed, read_picture};
 pub use example::{EXAMPLE_PROMPT, example};
 pub use footprint::footprints;
+pub use gate::{Blocked, GateError};
 pub use init_image::{InitImage, Mask};
-pub use manifest::{Begun, MANIFEST, Manifest, PARAMETERS};
+pub use manifest::{Division, Givens, MANIFEST, Manifest, ManifestError, PARAMETERS};
 pub use preview::LatentRgb;
 pub use progress::{Progress, Step};
 pub use request::{Halfway, Request, RequestError, Size, random_seed};
+pub use state::{State, decode_state, encode_state};
 pub use text_to_image::{Image, STAGES, Seconds, TextToImage};
 
 impl PipelineError {
@@ -41,8 +49,23 @@ impl PipelineError {
             | Self::Encode(EncodeError::Engine(error))
             | Self::EncodePicture(vae::EncodeError::Engine(error))
             | Self::Decode(vae::DecodeError::Engine(error))
-            | Self::ImageEncoder(ImageError::Engine(error)) => Some(error),
+            | Self::ImageEncoder(ImageError::Engine(error))
+            | Self::Gate(GateError::Encoder(ImageError::Engine(error))) => Some(error),
             _ => None,
+        }
+    }
+
+    /// Whether the model can draw, and lacks what pictures or sentences would be embedded with.
+    pub fn is_lacking(&self) -> bool {
+        let missing = matches!(
+            self.engine(),
+            Some(EngineError::NoComponent { .. } | EngineError::MissingOutput { .. })
+        );
+        match self {
+            Self::ImageEncoder(ImageError::NoConfig { .. })
+            | Self::Gate(GateError::Encoder(ImageError::NoConfig { .. })) => true,
+            Self::ImageEncoder(_) | Self::Gate(_) | Self::Encode(_) => missing,
+            _ => false,
         }
     }
 
@@ -78,6 +101,9 @@ pub enum PipelineError {
     /// Pictures cannot be embedded.
     #[error(transparent)]
     ImageEncoder(#[from] ImageError),
+    /// Finished pictures could not be judged.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// The picture to begin from cannot be encoded.
     #[error("cannot encode the picture to begin from")]
     EncodePicture(#[from] vae::EncodeError),

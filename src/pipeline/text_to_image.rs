@@ -12,10 +12,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::gate::Gate;
 use super::request::draws_parts;
 use super::start::{Encoded, Start};
-use super::{PipelineError, Progress, Request, RequestError, Step, footprints};
+use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, Step, footprints};
 use crate::bundle::{Bundle, Component};
+use crate::clip::Concept;
 use crate::denoise::Sampler;
 use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
@@ -42,6 +44,8 @@ pub struct Image {
     pub pixels: Rgb8,
     /// What products with `int8` weights were computed in.
     pub arithmetic: Arithmetic,
+    /// What decided how large maps were divided, if they were.
+    pub division: Option<Division>,
 }
 
 /// Where the time went, in seconds.
@@ -57,19 +61,35 @@ pub struct Seconds {
     pub denoise: f64,
     /// Decoding.
     pub decode: f64,
+    /// Judging whether pictures may be seen.
+    pub judge: f64,
 }
 
 /// A Stable Diffusion model that draws from words.
 pub struct TextToImage {
     bundle: Arc<Bundle>,
     resources: Resources,
+    concepts: Option<Arc<Vec<Concept>>>,
     seconds: Seconds,
+    division: Option<Division>,
+    blocked: Vec<Blocked>,
 }
 
 impl TextToImage {
     /// Over the model in `bundle`. Nothing is loaded yet.
     pub fn new(bundle: Arc<Bundle>, resources: Resources) -> Self {
-        Self { bundle, resources, seconds: Seconds::default() }
+        let (seconds, blocked) = Default::default();
+        Self { bundle, resources, concepts: None, seconds, division: None, blocked }
+    }
+
+    /// The same, and no picture is given out that shows one of these concepts.
+    pub fn without(self, concepts: Arc<Vec<Concept>>) -> Self {
+        Self { concepts: Some(concepts), ..self }
+    }
+
+    /// The pictures of the last run that were not given out.
+    pub fn blocked(&self) -> &[Blocked] {
+        &self.blocked
     }
 
     /// Where the time of all runs so far went.
@@ -98,7 +118,8 @@ impl TextToImage {
         Ok(request.sampler.build(&self.bundle.pipeline().scheduler, run)?)
     }
 
-    /// Makes the pictures of a request, in the order of their seeds.
+    /// Makes the pictures of a request, in the order of their seeds; without those that are [`blocked`](Self::blocked), by the
+    /// concepts that were given or by the model's own safety checker.
     ///
     /// # Errors
     /// [`PipelineError`]; no picture is made then.
@@ -107,17 +128,41 @@ impl TextToImage {
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Image>, PipelineError> {
+        (self.division, self.blocked) = Default::default();
         self.check(request)?;
+        let gate = Gate::open(&self.bundle, &self.resources, self.concepts.clone())?;
         if self.resources.memory_bytes.is_some() {
-            footprints(&self.bundle, &stages(request), request.size, &self.resources)?;
+            let judges = gate.iter().flat_map(Gate::components);
+            let stages: Vec<Component> = stages(request).chain(judges).collect();
+            footprints(&self.bundle, &stages, request.size, &self.resources)?;
         }
         let texts = self.encode_texts(request, progress)?;
         let encoded = self.encode_picture(request)?;
         let latents = self.denoise(request, &texts, encoded.as_ref(), progress)?;
         let pixels = self.decode(&latents)?;
         let images = (request.seed..).zip(latents.into_iter().zip(pixels));
-        let arithmetic = self.resources.arithmetic;
-        Ok(images.map(|(seed, (latents, pixels))| Image { seed, latents, pixels, arithmetic }).collect())
+        let (arithmetic, division) = (self.resources.arithmetic, self.division);
+        let image = |(seed, (latents, pixels))| Image { seed, latents, pixels, arithmetic, division };
+        let images = images.map(image).collect();
+        match gate {
+            Some(gate) => self.let_through(&gate, images),
+            None => Ok(images),
+        }
+    }
+
+    /// The images that may be seen.
+    fn let_through(&mut self, gate: &Gate, images: Vec<Image>) -> Result<Vec<Image>, PipelineError> {
+        let pictures: Vec<&Rgb8> = images.iter().map(|image| &image.pixels).collect();
+        let judge = || gate.judge(&self.bundle, &self.resources, &pictures);
+        let findings = timed(&mut self.seconds.judge, judge)?;
+        let mut seen = Vec::with_capacity(images.len());
+        for (image, concepts) in images.into_iter().zip(findings) {
+            match concepts.is_empty() {
+                true => seen.push(image),
+                false => self.blocked.push(Blocked { seed: image.seed, concepts }),
+            }
+        }
+        Ok(seen)
     }
 
     fn encode_texts(
@@ -141,7 +186,9 @@ impl TextToImage {
         let mut encoder = timed(&mut self.seconds.load, || VaeEncoder::load(&self.bundle, &self.resources))?;
         let (cell_px, is_shown) = (self.bundle.pipeline().vae_scale_factor, draws_parts(&self.bundle));
         let encode = || Encoded::new(init, &mut encoder, request.steps, cell_px, is_shown);
-        Ok(Some(timed(&mut self.seconds.encode, encode)?))
+        let encoded = timed(&mut self.seconds.encode, encode)?;
+        self.note_division(encoder.is_divided());
+        Ok(Some(encoded))
     }
 
     fn denoise(
@@ -181,7 +228,16 @@ impl TextToImage {
     fn decode(&mut self, latents: &[Latents]) -> Result<Vec<Rgb8>, PipelineError> {
         let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.resources))?;
         let mut decode = |latents| timed(&mut self.seconds.decode, || decoder.decode(latents));
-        latents.iter().map(|latents| Ok(decode(latents)?)).collect()
+        let pixels = latents.iter().map(|latents| Ok(decode(latents)?)).collect();
+        self.note_division(decoder.is_divided());
+        pixels
+    }
+
+    /// Remembers what divided a picture, if it was.
+    fn note_division(&mut self, is_divided: bool) {
+        if is_divided {
+            self.division = Some(Division::new(&self.resources));
+        }
     }
 }
 
@@ -206,8 +262,8 @@ impl Observer for Told<'_> {
 }
 
 /// The components that a request runs, one after the other.
-fn stages(request: &Request) -> Vec<Component> {
-    STAGES.into_iter().chain(request.init.as_ref().map(|_| Component::VaeEncoder)).collect()
+fn stages(request: &Request) -> impl Iterator<Item = Component> {
+    STAGES.into_iter().chain(request.init.as_ref().map(|_| Component::VaeEncoder))
 }
 
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {

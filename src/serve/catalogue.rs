@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Component};
 use crate::engine::{Pulse, Resources, Stopped};
 use crate::error::chain;
 use crate::pipeline::{PipelineError, STAGES, Size, footprints};
@@ -81,6 +81,11 @@ impl Model {
         let peak = stages.iter().map(|stage| stage.peak_anon_bytes).max().unwrap_or(0);
         lock(&self.peaks).insert(key, peak);
         Ok(peak)
+    }
+
+    /// Whether the model itself judges its pictures.
+    pub fn has_safety_checker(&self) -> bool {
+        self.bundle.component(Component::SafetyChecker).is_some()
     }
 
     /// Compares every tensor with its checksum, before the first picture is drawn with this file.

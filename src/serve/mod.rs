@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::engine::Resources;
+use crate::pipeline::BlockList;
 
 pub use admission::Reserve;
 pub use catalogue::CatalogueError;
@@ -45,7 +46,7 @@ pub use queue::{CAPACITY as QUEUE_CAPACITY, QueueLimits, Uid};
 pub use socket::SocketError;
 pub use store::StoreError;
 
-use catalogue::Catalogue;
+use catalogue::{Catalogue, Model};
 use desk::Desk;
 use ledger::Ledger;
 use speed::Speeds;
@@ -76,6 +77,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How often the state of a picture is kept.
     pub save_every: Duration,
+    /// What may not be drawn.
+    pub block: Option<BlockList>,
     /// Whether prompts appear in the log.
     pub log_prompts: bool,
 }
@@ -135,6 +138,13 @@ struct Daemon {
     store: Arc<Store>,
     desk: Desk,
     begun: Instant,
+}
+
+impl Daemon {
+    /// Whether pictures of this model are judged before anybody sees them.
+    fn judges(&self, model: &Model) -> bool {
+        self.settings.block.is_some() || model.has_safety_checker()
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.

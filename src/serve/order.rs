@@ -124,6 +124,8 @@ pub fn unable(error: &PipelineError) -> ErrorDetail {
         (_, Some(EngineError::Memory { .. } | EngineError::OutOfMemory { .. })) => {
             ErrorCode::InsufficientMemory
         }
+        (PipelineError::Gate(_), _) => ErrorCode::Blocked,
+        (error, _) if error.is_lacking() => ErrorCode::Blocked,
         (_, Some(EngineError::Graph { .. } | EngineError::Node { .. } | EngineError::NoComponent { .. })) => {
             ErrorCode::ModelCorrupt
         }

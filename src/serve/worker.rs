@@ -14,12 +14,13 @@ use super::desk::{Next, Reason, Task};
 use super::order::{Order, unable};
 use super::record::{JobId, Outcome};
 use super::speed::Speed;
+use crate::clip::Concept;
 use crate::engine::{EngineError, Pulse, Resources, Stopped};
 use crate::error::chain;
 use crate::machine::hottest;
 use crate::output::{self, OutputError};
 use crate::pipeline::{
-    Image, LatentRgb, Manifest, PipelineError, Progress, Request, Seconds, Step, TextToImage,
+    Blocked, Image, LatentRgb, Manifest, PipelineError, Progress, Request, Seconds, Step, TextToImage,
 };
 use crate::protocol::{ErrorCode, ErrorDetail, JobRequest, PreviewMode};
 use crate::tensor::Latents;
@@ -35,9 +36,15 @@ enum Failure {
     Error(ErrorDetail),
 }
 
+/// What came of a request for one picture.
+enum Drawn {
+    Image(Image),
+    Blocked(Blocked),
+}
+
 /// Draws until the desk says that there is nothing more to do.
 pub fn work(daemon: &Daemon) {
-    let mut worker = Worker { daemon, colours: BTreeMap::new(), has_tried: false };
+    let mut worker = Worker { daemon, colours: BTreeMap::new(), concepts: BTreeMap::new(), has_tried: false };
     loop {
         // Alive, with nothing to stop.
         let _ = daemon.desk.pulse().beat();
@@ -58,6 +65,8 @@ struct Worker<'a> {
     daemon: &'a Daemon,
     /// The colours of each model's latents, by the model's hash.
     colours: BTreeMap<String, LatentRgb>,
+    /// What may not be drawn, in each model's space, by the model's hash.
+    concepts: BTreeMap<String, Arc<Vec<Concept>>>,
     /// Whether measuring the default model has failed, and would again.
     has_tried: bool,
 }
@@ -78,7 +87,7 @@ impl Worker<'_> {
         self.has_tried = measured.is_err() && !pulse.is_stopped();
     }
 
-    fn time_step(&self, order: &Order, pulse: &Pulse) -> Result<(), Failure> {
+    fn time_step(&mut self, order: &Order, pulse: &Pulse) -> Result<(), Failure> {
         let model = self.intact(&order.model, pulse)?;
         let request = order.request(&model.bundle, None).map_err(Failure::Error)?;
         self.run(order, &request, &model, pulse, &mut ())?;
@@ -112,14 +121,17 @@ impl Worker<'_> {
         let model = self.intact(&order.model, &task.pulse)?;
         let halfway = store.load_latents(id).filter(|halfway| halfway.done < order.steps);
         let request = order.request(&model.bundle, halfway).map_err(Failure::Error)?;
+        let is_judged = self.daemon.judges(&model);
         let colours = match order.preview {
-            PreviewMode::Inline => Some(self.colours(&model, &task.pulse)?),
-            PreviewMode::None => None,
+            // A preview would be seen before the picture can be judged.
+            PreviewMode::Inline if !is_judged => Some(self.colours(&model, &task.pulse)?),
+            _ => None,
         };
         let mut course = Watched { daemon: self.daemon, id, colours, kept: Instant::now() };
-        let images = self.run(order, &request, &model, &task.pulse, &mut course)?;
-        let image = images.first().expect("a request for one picture gives one");
-        self.keep(id, image, &request, &model).map_err(Failure::Error)
+        match self.run(order, &request, &model, &task.pulse, &mut course)? {
+            Drawn::Image(image) => self.keep(id, &image, &request, &model).map_err(Failure::Error),
+            Drawn::Blocked(blocked) => Err(Failure::Error(refusal(&blocked))),
+        }
     }
 
     /// A model whose checksums are right.
@@ -132,18 +144,34 @@ impl Worker<'_> {
 
     /// Draws, and takes note of how long that took.
     fn run(
-        &self,
+        &mut self,
         order: &Order,
         request: &Request,
         model: &Model,
         pulse: &Pulse,
         course: &mut dyn Progress,
-    ) -> Result<Vec<Image>, PipelineError> {
+    ) -> Result<Drawn, PipelineError> {
         let mut pipeline = TextToImage::new(model.bundle.clone(), self.resources(pulse));
+        if let Some(concepts) = self.concepts(model, pulse)? {
+            pipeline = pipeline.without(concepts);
+        }
         let begun = Instant::now();
-        let images = pipeline.run(request, course)?;
+        let image = pipeline.run(request, course)?.pop();
         self.learn_speed(order, request, pipeline.seconds(), begun.elapsed());
-        Ok(images)
+        let blocked = || pipeline.blocked().first().expect("a picture is given out or blocked").clone();
+        Ok(image.map_or_else(|| Drawn::Blocked(blocked()), Drawn::Image))
+    }
+
+    /// What may not be drawn with this model.
+    fn concepts(&mut self, model: &Model, pulse: &Pulse) -> Result<Option<Arc<Vec<Concept>>>, PipelineError> {
+        let Some(list) = &self.daemon.settings.block else { return Ok(None) };
+        let hash = model.bundle.model_hash();
+        if let Some(known) = self.concepts.get(&hash) {
+            return Ok(Some(known.clone()));
+        }
+        let concepts = list.concepts(&model.bundle, &self.resources(pulse))?;
+        self.concepts.insert(hash, concepts.clone());
+        Ok(Some(concepts))
     }
 
     fn resources(&self, pulse: &Pulse) -> Resources {
@@ -187,6 +215,13 @@ impl Worker<'_> {
             self.daemon.desk.speeds().save(&self.daemon.store.speeds());
         }
     }
+}
+
+/// The answer when a picture shows what may not be drawn.
+fn refusal(blocked: &Blocked) -> ErrorDetail {
+    let names: Vec<&str> = blocked.concepts.iter().map(|finding| &finding.concept[..]).collect();
+    let message = format!("the picture is blocked: it shows {}; ask for something else", names.join(", "));
+    ErrorDetail::new(ErrorCode::Blocked, message)
 }
 
 /// Tells the desk how a job gets on, and keeps its state from time to time.

@@ -40,6 +40,11 @@ impl VaeDecoder {
         Ok(Self { component, scaling_factor, shift_factor, tile, cell_px })
     }
 
+    /// Whether the picture was not decoded as a whole, which changes its last bits.
+    pub fn is_divided(&self) -> bool {
+        matches!(self.tile, Tile::Blend(_)) || self.component.is_striped()
+    }
+
     /// Decodes latents as the denoising loop leaves them, before the division by the scaling factor.
     ///
     /// # Errors

@@ -68,6 +68,11 @@ impl VaeEncoder {
         self.distribution(output)
     }
 
+    /// Whether the picture was not encoded as a whole, which changes its last bits.
+    pub fn is_divided(&self) -> bool {
+        self.component.is_striped()
+    }
+
     fn distribution(
         &self,
         NamedTensor { shape, mut values, .. }: NamedTensor,

@@ -113,7 +113,7 @@ fn a_list_blocks_what_the_shipped_model_draws() {
     let draw = |list: &str| {
         std::fs::write(&path, list).unwrap();
         let concepts = BlockList::read(&path)?.concepts(&bundle, &resources())?;
-        let mut pipeline = TextToImage::new(bundle.clone(), resources()).without(concepts);
+        let mut pipeline = TextToImage::new(bundle.clone(), resources()).without(Some(concepts));
         let images = pipeline.run(&request, &mut ())?;
         let found = pipeline.blocked().iter().flat_map(|b| b.concepts.clone());
         Ok::<_, Box<dyn std::error::Error>>((images.len(), found.collect::<Vec<_>>()))

@@ -18,8 +18,8 @@ use tintype::import::{self, Precision};
 use tintype::kernels::Arithmetic;
 use tintype::pipeline::{Image, Request, Sampler, Size, TextToImage, footprints};
 use tintype::tensor::Latents;
-use tintype::text::Prompt;
 use tintype::text::encoder::TextEncoder;
+use tintype::text::{Prompt, Syntax};
 
 fn open(precision: Precision) -> (tempfile::TempDir, Arc<Bundle>) {
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +98,8 @@ fn one_pass_for_both_prompts_changes_no_bit() {
     };
     let encode = |prompt: &str| {
         let mut encoder = TextEncoder::load(&bundle, &Resources::new(Threads::new(1))).unwrap();
-        encoder.encode(&Prompt::new(prompt).unwrap()).unwrap().embedding
+        let chunks = encoder.chunks(&Prompt::new(prompt).unwrap(), Syntax::Plain).unwrap();
+        encoder.encode(&chunks, 1).unwrap().embedding
     };
     let texts = [encode("a red box"), encode("")];
     let [_, channels, height, width] =

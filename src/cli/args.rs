@@ -116,6 +116,13 @@ pub struct GenerateArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub picture: PictureArgs,
+    /// How the prompts are read: as they stand, or with weights such as (word:1.3), brackets and BREAK, at any length [default:
+    /// plain]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub syntax: Option<SyntaxArg>,
+    /// Use the text encoder without its last N layers for the prompt; 1 is what others call 2
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub clip_skip: usize,
     /// How many pictures, with seeds from --seed on
     #[arg(short = 'n', long, default_value_t = 1, value_name = "COUNT")]
     pub count: usize,
@@ -149,6 +156,15 @@ pub struct GenerateArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// How prompts are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyntaxArg {
+    /// As they stand; what is beyond the model's context has no effect
+    Plain,
+    /// As A1111's web UI reads them
+    A1111,
 }
 
 /// A picture to begin from.

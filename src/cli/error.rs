@@ -131,6 +131,9 @@ impl CliError {
         if let Some(EngineError::Memory { .. } | EngineError::OutOfMemory { .. }) = self.engine() {
             return 5;
         }
+        if let Some(EngineError::Layers { .. }) = self.engine() {
+            return 2;
+        }
         if let Self::Client(ClientError::Refused(error)) | Self::Job { error, .. } = self {
             return answered(error.code);
         }

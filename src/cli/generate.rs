@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::args::{GenerateArgs, InitArgs};
+use super::args::{GenerateArgs, InitArgs, SyntaxArg};
 use super::arrays;
 use super::bar::Bar;
 use super::checkpoint::{Checkpoint, Kept};
@@ -16,7 +16,6 @@ use super::model;
 use super::preview::{Place, Preview};
 use super::results::{Places, Run};
 use crate::bundle::{Bundle, Component};
-use crate::clip::Concept;
 use crate::denoise::guidance::GuidanceScale;
 use crate::engine::Resources;
 use crate::output;
@@ -25,7 +24,7 @@ use crate::pipeline::{
     random_seed, read_picture,
 };
 use crate::tensor::Latents;
-use crate::text::Prompt;
+use crate::text::{Prompt, Syntax};
 
 /// Draws, writes, and says what was done.
 ///
@@ -42,25 +41,19 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let (path, bundle) = model::open(args.model.as_deref())?;
     let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
     let mut request = request(args, &bundle, prompt, kept.as_ref().map(Kept::seed))?;
-    request.check(&bundle)?;
+    let pipeline = TextToImage::new(bundle.clone(), resources.clone());
+    pipeline.check(&request)?;
     let places = Places::new(&args.output, args.save_latents.as_deref(), args.count)?;
     let checkpoint = checkpoint(args, kept, &mut request, &bundle, &resources)?;
     let concepts = block.map(|list| list.concepts(&bundle, &resources)).transpose()?;
-    let judged = concepts.is_some() || bundle.component(Component::SafetyChecker).is_some();
-    if judged && preview.is_some() {
-        let reason = "--preview shows pictures before they are judged, which --block and a model's safety checker forbid";
-        return Err(CliError::Usage(reason.into()));
+    if concepts.is_some() || bundle.component(Component::SafetyChecker).is_some() {
+        refuse(preview.as_ref())?;
     }
-    let critic = args.best_of.map(|_| Critic::new(&bundle, &resources, &request.prompt)).transpose()?;
+    let sentence = request.prompt.words(request.syntax).map_err(RequestError::from)?;
+    let critic = args.best_of.map(|_| Critic::new(&bundle, &resources, &sentence)).transpose()?;
 
-    let mut pipeline = pipeline(&bundle, &resources, concepts);
-    pipeline.check(&request)?;
-    let bar = match &preview {
-        Some(place) if place.is_terminal() => Bar::none(),
-        _ => Bar::of_run(request.steps_taken(), resources.pulse.clone()),
-    };
-    let preview = preview.map(|place| Preview::new(place, &bundle, &resources, request.size)).transpose()?;
-    let mut course = Course { bar, preview, checkpoint };
+    let mut pipeline = pipeline.without(concepts);
+    let mut course = course(preview, checkpoint, &request, &bundle, &resources)?;
     let mut images = pipeline.run(&request, &mut course)?;
     let scores = critic.map(|critic| best(&critic, &bundle, &resources, &mut images)).transpose()?;
     if scores.is_some() {
@@ -98,17 +91,27 @@ fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A pipeline that gives out no picture with these concepts.
-pub fn pipeline(
+/// Nobody sees a picture before it is judged.
+fn refuse(preview: Option<&Place>) -> Result<(), CliError> {
+    let reason =
+        "--preview shows pictures before they are judged, which --block and a model's safety checker forbid";
+    preview.map_or(Ok(()), |_| Err(CliError::Usage(reason.into())))
+}
+
+/// What a run shows and keeps.
+fn course(
+    preview: Option<Place>,
+    checkpoint: Option<Checkpoint>,
+    request: &Request,
     bundle: &Arc<Bundle>,
     resources: &Resources,
-    concepts: Option<Arc<Vec<Concept>>>,
-) -> TextToImage {
-    let pipeline = TextToImage::new(bundle.clone(), resources.clone());
-    match concepts {
-        Some(concepts) => pipeline.without(concepts),
-        None => pipeline,
-    }
+) -> Result<Course, CliError> {
+    let bar = match &preview {
+        Some(place) if place.is_terminal() => Bar::none(),
+        _ => Bar::of_run(request.steps_taken(), resources.pulse.clone()),
+    };
+    let preview = preview.map(|place| Preview::new(place, bundle, resources, request.size)).transpose()?;
+    Ok(Course { bar, preview, checkpoint })
 }
 
 /// Makes the request go on from the state that was kept, and prepares to keep those to come.
@@ -175,6 +178,10 @@ fn request(
     let seed = picture.seed.or(kept_seed).unwrap_or_else(random_seed);
     let mut request = Request::new(bundle, prompt, seed)?;
     request.negative = Prompt::new(picture.negative.clone()).map_err(RequestError::from)?;
+    request.clip_skip = args.clip_skip;
+    if args.syntax == Some(SyntaxArg::A1111) {
+        request.syntax = Syntax::A1111;
+    }
     request.size.width_px = picture.width.unwrap_or(request.size.width_px);
     request.size.height_px = picture.height.unwrap_or(request.size.height_px);
     request.steps = picture.steps.unwrap_or(request.steps);

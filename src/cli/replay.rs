@@ -8,13 +8,13 @@ use super::args::{InitArgs, ReplayArgs};
 use super::bar::Bar;
 use super::course::Course;
 use super::error::CliError;
-use super::generate::{givens, pipeline};
+use super::generate::givens;
 use super::model;
 use super::print::print;
 use crate::engine::Resources;
 use crate::output;
 use crate::picture;
-use crate::pipeline::{MANIFEST, Manifest, PipelineError};
+use crate::pipeline::{MANIFEST, Manifest, PipelineError, TextToImage};
 use crate::tensor::Rgb8;
 
 /// How two pictures differ.
@@ -47,7 +47,7 @@ pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let resources = manifest.resources(Resources::new(model::threads(args.threads)?));
     let bar = Bar::of_run(request.steps_taken(), resources.pulse.clone());
     let mut course = Course { bar, preview: None, checkpoint: None };
-    let mut pipeline = pipeline(&bundle, &resources, None);
+    let mut pipeline = TextToImage::new(bundle.clone(), resources);
     let image = pipeline.run(&request, &mut course)?.pop();
     drop(course);
     let image =

@@ -53,6 +53,12 @@ impl Unet {
         self.timestep_cond.is_some()
     }
 
+    /// How many tokens an embedding of a prompt has to have, if the network does not take any number.
+    pub fn fixed_tokens(&self) -> Option<usize> {
+        let input = self.component.inputs().iter().find(|input| input.name == "encoder_hidden_states")?;
+        *input.shape.get(1)?
+    }
+
     /// Predicts for `latents`; as long as these. An image embedding that the network may take is left out, which it
     /// knows as zeros. The guidance scale is for networks that are told it.
     ///

@@ -88,6 +88,17 @@ impl Component {
         Ok(Self { kind, graph, weights, resources, planned: None })
     }
 
+    /// Leaves out the last layers before `output`, which alone is left of the outputs.
+    ///
+    /// # Errors
+    /// [`EngineError::Layers`] if there are not so many.
+    pub fn without_last_layers(mut self, output: &str, count: usize) -> Result<Self, EngineError> {
+        let refused = |got| EngineError::Layers { component: self.kind, wanted: count, got };
+        self.graph = self.graph.without_last_layers(output, count).map_err(refused)?;
+        self.planned = None;
+        Ok(self)
+    }
+
     /// The inputs that the graph takes.
     pub fn inputs(&self) -> &[Input] {
         &self.graph.inputs

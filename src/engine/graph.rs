@@ -204,6 +204,37 @@ pub enum TokenRule {
     Id(i64),
 }
 
+impl Graph {
+    /// The part of the graph that its outputs need, renumbered.
+    pub fn pruned(mut self) -> Self {
+        let inputs = self.inputs.len();
+        let mut needed = vec![false; inputs + self.nodes.len()];
+        for output in &self.outputs {
+            needed[output.value as usize] = true;
+        }
+        for (at, node) in self.nodes.iter().enumerate().rev() {
+            if needed[inputs + at] {
+                node.inputs.iter().for_each(|&v| needed[v as usize] = true);
+            }
+        }
+        needed[..inputs].fill(true);
+        let mut number: Vec<Value> = Vec::with_capacity(needed.len());
+        let mut next = 0;
+        for &keep in &needed {
+            number.push(next);
+            next += Value::from(keep);
+        }
+        let mut at = inputs;
+        self.nodes.retain_mut(|node| {
+            node.inputs.iter_mut().for_each(|v| *v = number[*v as usize]);
+            at += 1;
+            needed[at - 1]
+        });
+        self.outputs.iter_mut().for_each(|o| o.value = number[o.value as usize]);
+        self
+    }
+}
+
 impl Op {
     /// The names of the weights that the operation reads.
     pub fn weights(&self) -> Vec<&str> {

@@ -13,6 +13,7 @@
 mod component;
 mod dimensions;
 pub mod graph;
+mod layers;
 mod memory;
 mod node;
 pub mod onnx;
@@ -88,6 +89,16 @@ pub enum EngineError {
         component: bundle::Component,
         /// The output.
         name: &'static str,
+    },
+    /// The network has fewer layers than are to be left out, or they cannot be told apart.
+    #[error("{component} has {got} layers that can be left out, and {wanted} are to be")]
+    Layers {
+        /// The component.
+        component: bundle::Component,
+        /// How many were asked for.
+        wanted: usize,
+        /// How many there are.
+        got: usize,
     },
     /// The plan takes more memory than is allowed.
     #[error(

@@ -1,24 +1,23 @@
-//! The request of a picture, as texts that travel inside of it, and back.
+//! The request of a picture, as texts that travel inside of it.
 //!
 //! `parameters` is the line that A1111's web UI and its many readers know; `tintype` is a JSON object with everything
 //! that makes the same picture again.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, InitImage, Request, RequestError, Sampler, Size};
+use super::replay::Division;
+use super::{Image, InitImage, Request, Sampler};
 use crate::bundle::Bundle;
-use crate::denoise::guidance::GuidanceScale;
-use crate::engine::{Resources, Threads, Tile};
 use crate::kernels::Arithmetic;
 use crate::tensor::Latents;
-use crate::text::Prompt;
+use crate::text::Syntax;
 
 /// The keyword of the A1111 text.
 pub const PARAMETERS: &str = "parameters";
 /// The keyword of the manifest.
 pub const MANIFEST: &str = "tintype";
 /// This program's version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Everything that makes a picture again, with the same model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +35,12 @@ pub struct Manifest {
     pub prompt: String,
     /// What was to be avoided.
     pub negative: String,
+    /// How the two are read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub syntax: Syntax,
+    /// How many of the text encoder's last layers the prompt did without.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clip_skip: usize,
     /// The seed of this picture.
     pub seed: u64,
     /// Steps of the sampler.
@@ -78,82 +83,10 @@ pub struct Begun {
     pub strength: f64,
 }
 
-/// What decides how the autoencoder's maps are divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Division {
-    /// How they were to be worked on.
-    pub tile: Tile,
-    /// The memory that was allowed.
-    pub memory_bytes: Option<usize>,
-    /// The threads that shared it.
-    pub threads: usize,
-}
-
-/// What a request needs beside its manifest.
-#[derive(Debug, Default)]
-pub struct Givens {
-    /// The initial noise.
-    pub latents: Option<Latents>,
-    /// The picture to begin from.
-    pub init: Option<InitImage>,
-}
-
-/// Why a manifest does not make a picture again.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// The text is no manifest, or one of another version that has more to it.
-    #[error(
-        "its manifest cannot be read: {reason}{}",
-        version.as_ref().map_or(String::new(), |v| format!(" (it was made by version {v}, and this is {VERSION})"))
-    )]
-    Damaged {
-        /// What is wrong with it.
-        reason: String,
-        /// The version that made it, if that is another one.
-        version: Option<String>,
-    },
-    /// The model is another one.
-    #[error(
-        "it was drawn with the model {} (hash {}), and this is {} (hash {}): name its file with --model",
-        expected[0], expected[1], got[0], got[1]
-    )]
-    Model {
-        /// Name and hash in the manifest.
-        expected: [String; 2],
-        /// Name and hash of the model that is there.
-        got: [String; 2],
-    },
-    /// It was drawn with a sampler that is not known.
-    #[error("it was drawn with the sampler `{0}`, which is not known here")]
-    Sampler(String),
-    /// Something that the picture was made from was not given, or is not the same.
-    #[error("it was drawn from {what}: give {} with {flag}", if *given { "the same" } else { "it" })]
-    Given {
-        /// What is needed.
-        what: &'static str,
-        /// The flag that takes it.
-        flag: &'static str,
-        /// Whether another one was given.
-        given: bool,
-    },
-    /// A value that no request can have.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-}
-
 impl Begun {
     /// From this picture.
     fn new(init: &InitImage) -> Self {
         Self { hash: init.hash(), masked: init.mask().is_some(), strength: init.strength() }
-    }
-}
-
-impl Division {
-    /// By these resources.
-    pub fn new(resources: &Resources) -> Self {
-        let Resources { tile, memory_bytes, .. } = *resources;
-        Self { tile, memory_bytes, threads: resources.threads.count() }
     }
 }
 
@@ -173,6 +106,8 @@ impl Manifest {
             model_hash: bundle.model_hash(),
             prompt: request.prompt.as_str().into(),
             negative: request.negative.as_str().into(),
+            syntax: request.syntax,
+            clip_skip: request.clip_skip,
             seed: request.seed,
             steps: request.steps,
             guidance: request.guidance_scale.get(),
@@ -185,79 +120,6 @@ impl Manifest {
             latents_hash: request.latents.as_ref().map(hash),
             init: request.init.as_ref().map(Begun::new),
             division: None,
-        }
-    }
-
-    /// The manifest that `text` is.
-    ///
-    /// # Errors
-    /// [`ManifestError::Damaged`].
-    pub fn read(text: &str) -> Result<Self, ManifestError> {
-        serde_json::from_str(text).map_err(|error| {
-            let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-            let version = value["version"].as_str().filter(|version| *version != VERSION);
-            ManifestError::Damaged { reason: error.to_string(), version: version.map(str::to_owned) }
-        })
-    }
-
-    /// Whether another version of the program made the picture, which may have computed otherwise.
-    pub fn is_foreign(&self) -> bool {
-        self.version != VERSION
-    }
-
-    /// The size of the picture.
-    pub fn size(&self) -> Size {
-        Size { width_px: self.width, height_px: self.height }
-    }
-
-    /// The request that makes the picture again with the model in `bundle`.
-    ///
-    /// # Errors
-    /// [`ManifestError`], all but [`ManifestError::Damaged`].
-    pub fn request(&self, bundle: &Bundle, givens: Givens) -> Result<Request, ManifestError> {
-        let got = [bundle.pipeline().name.clone(), bundle.model_hash()];
-        if got[1] != self.model_hash {
-            return Err(ManifestError::Model {
-                expected: [self.model.clone(), self.model_hash.clone()],
-                got,
-            });
-        }
-        let same = |what, flag, expected: &Option<String>, got: Option<String>| match got == *expected {
-            true => Ok(()),
-            false if expected.is_none() => Ok(()),
-            false => Err(ManifestError::Given { what, flag, given: got.is_some() }),
-        };
-        let Givens { latents, init } = givens;
-        same("noise that was given", "--latents", &self.latents_hash, latents.as_ref().map(hash))?;
-        let expected = self.init.as_ref().map(|begun| begun.hash.clone());
-        let what = if self.init.as_ref().is_some_and(|begun| begun.masked) {
-            ("another picture and a mask", "--init-image and --mask")
-        } else {
-            ("another picture", "--init-image")
-        };
-        same(what.0, what.1, &expected, init.as_ref().map(InitImage::hash))?;
-        let prompt = |text: &str| Prompt::new(text).map_err(RequestError::from);
-        let mut request = Request::new(bundle, prompt(&self.prompt)?, self.seed)?;
-        request.negative = prompt(&self.negative)?;
-        request.size = self.size();
-        request.steps = self.steps;
-        request.guidance_scale = GuidanceScale::new(self.guidance).map_err(RequestError::from)?;
-        request.sampler =
-            Sampler::from_name(&self.sampler).ok_or_else(|| ManifestError::Sampler(self.sampler.clone()))?;
-        request.eta = self.eta;
-        request.latents = latents.filter(|_| self.latents_given);
-        request.init = init.filter(|_| self.init.is_some());
-        Ok(request)
-    }
-
-    /// The resources that make the picture again, to the bit, from those that there are.
-    pub fn resources(&self, own: Resources) -> Resources {
-        let own = Resources { arithmetic: self.arithmetic, ..own };
-        match self.division {
-            Some(Division { tile, memory_bytes, threads }) => {
-                Resources { tile, memory_bytes, threads: Threads::new(threads.clamp(1, 256)), ..own }
-            }
-            None => Resources { tile: Tile::Off, ..own },
         }
     }
 
@@ -285,12 +147,20 @@ impl Manifest {
         if let Some(begun) = &self.init {
             text += &format!(", Denoising strength: {}", begun.strength);
         }
+        if self.clip_skip > 0 {
+            // A1111 counts from the last layer on.
+            text += &format!(", Clip skip: {}", self.clip_skip + 1);
+        }
         text
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// A hash of latents.
-fn hash(latents: &Latents) -> String {
+pub(super) fn hash(latents: &Latents) -> String {
     let mut hasher = blake3::Hasher::new();
     latents.values().iter().for_each(|value| _ = hasher.update(&value.to_le_bytes()));
     hasher.finalize().to_hex()[..32].to_owned()
@@ -306,17 +176,18 @@ fn quoted(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn manifest() -> Manifest {
-        Manifest {
+impl Manifest {
+    /// Some manifest.
+    pub(super) fn example() -> Self {
+        Self {
             version: VERSION.into(),
             pipeline: "stable-diffusion".into(),
             model: "emoji: one, two".into(),
             model_hash: "00ff".into(),
             prompt: "딸기".into(),
             negative: "blur".into(),
+            syntax: Syntax::Plain,
+            clip_skip: 0,
             seed: u64::MAX,
             steps: 8,
             guidance: 2.5,
@@ -331,37 +202,23 @@ mod tests {
             division: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_texts_say_what_was_asked_for() {
-        let [(_, parameters), (_, json)] = manifest().texts();
+        let [(_, parameters), (_, json)] = Manifest::example().texts();
         assert_eq!(
             parameters,
             "딸기\nNegative prompt: blur\nSteps: 8, Sampler: DDIM, CFG scale: 2.5, \
              Seed: 18446744073709551615, Size: 2x1, Model hash: 00ff, Model: \"emoji: one, two\""
         );
-        assert_eq!(Manifest::read(&json).unwrap(), manifest());
-        assert!(!["init", "division", "latents_hash"].iter().any(|key| json.contains(key)));
-    }
-
-    #[test]
-    fn a_manifest_that_cannot_be_read_says_why() {
-        let json = manifest().to_json();
-        let error = Manifest::read(&json[..40]).unwrap_err().to_string();
-        assert!(error.contains("cannot be read") && !error.contains("version"), "{error}");
-        let newer = json.replacen(VERSION, "9.1.0", 1).replacen("\"seed\"", "\"lens\":1,\"seed\"", 1);
-        let error = Manifest::read(&newer).unwrap_err().to_string();
-        assert!(error.contains("lens") && error.contains("9.1.0") && error.contains(VERSION), "{error}");
-    }
-
-    #[test]
-    fn maps_are_divided_again_as_they_were() {
-        let own = Resources::new(Threads::new(1));
-        let whole = manifest().resources(own.clone());
-        assert_eq!((whole.tile, whole.arithmetic, whole.threads.count()), (Tile::Off, Arithmetic::I16, 1));
-        let division = Division { tile: Tile::Rows(16), memory_bytes: Some(1), threads: 3 };
-        let divided = Manifest { division: Some(division), ..manifest() };
-        let divided = Manifest::read(&divided.to_json()).unwrap().resources(own);
-        assert_eq!(Division::new(&divided), division);
+        assert_eq!(Manifest::read(&json).unwrap(), Manifest::example());
+        assert!(
+            !["init", "division", "latents_hash", "syntax", "clip_skip"].iter().any(|key| json.contains(key))
+        );
     }
 }

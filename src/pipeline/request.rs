@@ -4,7 +4,8 @@ use super::{InitImage, Sampler};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceScale};
 use crate::tensor::Latents;
-use crate::text::{Prompt, PromptTooLong};
+use crate::text::weighted::WeightError;
+use crate::text::{Prompt, PromptTooLong, Syntax};
 
 /// The largest side of a picture. Beyond it the latents of a request would not fit any board.
 pub const SIDE_MAX_PX: usize = 4096;
@@ -50,6 +51,10 @@ pub struct Request {
     pub prompt: Prompt,
     /// What to stay away from.
     pub negative: Prompt,
+    /// How the two are read.
+    pub syntax: Syntax,
+    /// How many of the text encoder's last layers the prompt does without; the negative prompt does without none.
+    pub clip_skip: usize,
     /// The size, the model's own if not given.
     pub size: Size,
     /// Steps of the sampler, 1 to 1000.
@@ -169,6 +174,20 @@ pub enum RequestError {
     /// The prompt has too many bytes.
     #[error(transparent)]
     Prompt(#[from] PromptTooLong),
+    /// A weight in a prompt is none.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// Prompts of several chunks, and a network that takes one.
+    #[error(
+        "the prompts take {got} tokens, and the UNet of this model was exported for {expected}: shorten them, or export it with a \
+         free sequence length"
+    )]
+    Tokens {
+        /// What the network takes.
+        expected: usize,
+        /// What the prompts take.
+        got: usize,
+    },
     /// The guidance scale is out of range.
     #[error(transparent)]
     Guidance(#[from] GuidanceError),
@@ -184,6 +203,8 @@ impl Request {
         Ok(Self {
             prompt,
             negative: Prompt::default(),
+            syntax: Syntax::default(),
+            clip_skip: 0,
             size: Size::of_model(pipeline),
             steps: pipeline.default_steps,
             guidance_scale: GuidanceScale::new(pipeline.default_guidance as f32)?,
@@ -204,6 +225,8 @@ impl Request {
     pub fn check(&self, bundle: &Bundle) -> Result<(), RequestError> {
         self.check_size(bundle)?;
         self.check_init(bundle)?;
+        self.prompt.words(self.syntax)?;
+        self.negative.words(self.syntax)?;
         if !(1..=COUNT_MAX).contains(&self.count) {
             return Err(RequestError::Count { got: self.count });
         }

@@ -26,8 +26,7 @@ use crate::denoise::unet::Unet;
 use crate::engine::Resources;
 use crate::kernels::Arithmetic;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
-use crate::text::Prompt;
-use crate::text::encoder::TextEncoder;
+use crate::text::encoder::{Chunks, TextEncoder};
 use crate::vae::{VaeDecoder, VaeEncoder};
 
 /// The components that run one after the other; from a given picture the autoencoder's encoder is another.
@@ -83,8 +82,8 @@ impl TextToImage {
     }
 
     /// The same, and no picture is given out that shows one of these concepts.
-    pub fn without(self, concepts: Arc<Vec<Concept>>) -> Self {
-        Self { concepts: Some(concepts), ..self }
+    pub fn without(self, concepts: Option<Arc<Vec<Concept>>>) -> Self {
+        Self { concepts, ..self }
     }
 
     /// The pictures of the last run that were not given out.
@@ -170,15 +169,26 @@ impl TextToImage {
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<[TextEmbedding; 2], PipelineError> {
-        let mut encoder = timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.resources))?;
-        let mut encode = |prompt: &Prompt| {
-            let encoded = timed(&mut self.seconds.text, || encoder.encode(prompt))?;
+        let mut load = || timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.resources));
+        let mut encoder = load()?;
+        let mut skipping = match request.clip_skip {
+            0 => None,
+            count => Some(load()?.without_last_layers(count)?),
+        };
+        let cut = |prompt| encoder.chunks(prompt, request.syntax);
+        let [cond, uncond] = [cut(&request.prompt)?, cut(&request.negative)?];
+        // Without guidance the negative prompt is not read.
+        let beside = if request.guidance_scale.is_active() { uncond.count() } else { 1 };
+        let count = cond.count().max(beside);
+        let mut encode = |encoder: &mut TextEncoder, chunks: &Chunks| {
+            let encoded = timed(&mut self.seconds.text, || encoder.encode(chunks, count))?;
             if let Some(dropped) = &encoded.dropped {
                 progress.truncated(dropped);
             }
             Ok::<_, PipelineError>(encoded.embedding)
         };
-        Ok([encode(&request.prompt)?, encode(&request.negative)?])
+        let cond = encode(skipping.as_mut().unwrap_or(&mut encoder), &cond)?;
+        Ok([cond, encode(&mut encoder, &uncond)?])
     }
 
     fn encode_picture(&mut self, request: &Request) -> Result<Option<Encoded>, PipelineError> {
@@ -199,6 +209,9 @@ impl TextToImage {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
+        if let Some(expected) = unet.fixed_tokens().filter(|&tokens| tokens != cond.tokens()) {
+            return Err(RequestError::Tokens { expected, got: cond.tokens() }.into());
+        }
         let mut all = Vec::with_capacity(request.count);
         for (at, seed) in (0..request.count).zip(request.seed..) {
             let mut sampler = self.sampler(request)?;

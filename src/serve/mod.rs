@@ -46,7 +46,7 @@ pub use queue::{CAPACITY as QUEUE_CAPACITY, QueueLimits, Uid};
 pub use socket::SocketError;
 pub use store::StoreError;
 
-use catalogue::{Catalogue, Model};
+use catalogue::Catalogue;
 use desk::Desk;
 use ledger::Ledger;
 use speed::Speeds;
@@ -138,13 +138,6 @@ struct Daemon {
     store: Arc<Store>,
     desk: Desk,
     begun: Instant,
-}
-
-impl Daemon {
-    /// Whether pictures of this model are judged before anybody sees them.
-    fn judges(&self, model: &Model) -> bool {
-        self.settings.block.is_some() || model.has_safety_checker()
-    }
 }
 
 /// Serves until SIGTERM or SIGINT.

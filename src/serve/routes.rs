@@ -14,14 +14,14 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::intake::Submission;
-use super::order::{Order, invalid, unable};
+use super::order::{Order, unable};
 use super::peers::{Peers, is_master};
 use super::queue::Uid;
 use super::record::JobId;
 use super::waiter::{Awaited, Waiter};
 use super::{Daemon, events, metrics};
 use crate::pipeline::TextToImage;
-use crate::protocol::{ErrorBody, ErrorCode, ErrorDetail, JobRequest, JobState, JobView, PreviewMode};
+use crate::protocol::{ErrorBody, ErrorCode, ErrorDetail, JobRequest, JobState, JobView};
 
 /// A body that is too long is read on this far, so that its sender sees the answer.
 const SWALLOW_BYTES: usize = 16 << 20;
@@ -278,9 +278,6 @@ impl Daemon {
         let name = request.model.clone().unwrap_or_else(|| self.catalogue.default_name().to_owned());
         let model = self.catalogue.get(&name)?;
         let order = Order::new(request, &name, &model.bundle)?;
-        if order.preview == PreviewMode::Inline && self.judges(&model) {
-            return Err(invalid("pictures are judged here before they are seen: ask for preview none"));
-        }
         let resources = &self.settings.resources;
         let pipeline = TextToImage::new(model.bundle.clone(), resources.clone());
         pipeline.check(&order.request(&model.bundle, None)?).map_err(|error| unable(&error))?;

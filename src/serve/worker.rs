@@ -121,7 +121,7 @@ impl Worker<'_> {
         let model = self.intact(&order.model, &task.pulse)?;
         let halfway = store.load_latents(id).filter(|halfway| halfway.done < order.steps);
         let request = order.request(&model.bundle, halfway).map_err(Failure::Error)?;
-        let is_judged = self.daemon.judges(&model);
+        let is_judged = self.daemon.settings.block.is_some() || model.has_safety_checker();
         let colours = match order.preview {
             // A preview would be seen before the picture can be judged.
             PreviewMode::Inline if !is_judged => Some(self.colours(&model, &task.pulse)?),
@@ -151,10 +151,8 @@ impl Worker<'_> {
         pulse: &Pulse,
         course: &mut dyn Progress,
     ) -> Result<Drawn, PipelineError> {
-        let mut pipeline = TextToImage::new(model.bundle.clone(), self.resources(pulse));
-        if let Some(concepts) = self.concepts(model, pulse)? {
-            pipeline = pipeline.without(concepts);
-        }
+        let concepts = self.concepts(model, pulse)?;
+        let mut pipeline = TextToImage::new(model.bundle.clone(), self.resources(pulse)).without(concepts);
         let begun = Instant::now();
         let image = pipeline.run(request, course)?.pop();
         self.learn_speed(order, request, pipeline.seconds(), begun.elapsed());

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Prompt;
 use super::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};
+use super::weighted::{self, Chunk, WeightError};
+use super::{Prompt, Syntax};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::{ShapeError, TextEmbedding};
@@ -20,6 +21,9 @@ pub enum EncodeError {
     /// The tokenizer's files cannot be used.
     #[error("the model's tokenizer cannot be used")]
     Tokenizer(#[from] TokenizerError),
+    /// A weight in the prompt is none.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
     /// The graph cannot be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -36,6 +40,22 @@ pub struct Encoded {
     /// The end of the prompt that was dropped, if it was too long.
     pub dropped: Option<String>,
 }
+
+/// A prompt that was cut into what is encoded together.
+pub struct Chunks {
+    chunks: Vec<Chunk>,
+    dropped: Option<String>,
+}
+
+impl Chunks {
+    /// How many there are; at least one.
+    pub fn count(&self) -> usize {
+        self.chunks.len()
+    }
+}
+
+/// The output with a state for each token.
+const STATES: &str = "last_hidden_state";
 
 /// A tokenizer and the network behind it.
 pub struct TextEncoder {
@@ -64,35 +84,64 @@ impl TextEncoder {
         Ok(Self { tokenizer, component })
     }
 
-    /// Encodes a prompt.
+    /// The same encoder without its last layers: the states that these would read are normalised and given out.
     ///
     /// # Errors
-    /// - [`EncodeError::Tokenizer`]: the prompt cannot be split into tokens.
-    /// - [`EncodeError::Engine`], [`EncodeError::Output`]: the network fails.
-    pub fn encode(&mut self, prompt: &Prompt) -> Result<Encoded, EncodeError> {
-        let (states, dropped) = self.run(prompt, "last_hidden_state")?;
-        let &[_, tokens, width] = states.shape.as_slice() else {
-            return Err(EncodeError::Output(ShapeError::new("text embedding", &states.shape, 0)));
-        };
-        Ok(Encoded { embedding: TextEmbedding::new(states.values, tokens, width)?, dropped })
+    /// [`EngineError::Layers`] if there are not so many.
+    pub fn without_last_layers(self, count: usize) -> Result<Self, EngineError> {
+        Ok(Self { component: self.component.without_last_layers(STATES, count)?, ..self })
+    }
+
+    /// Cuts a prompt into chunks: in plain syntax one, of what fits into the model's context.
+    ///
+    /// # Errors
+    /// [`EncodeError::Weight`], [`EncodeError::Tokenizer`].
+    pub fn chunks(&self, prompt: &Prompt, syntax: Syntax) -> Result<Chunks, EncodeError> {
+        match syntax {
+            Syntax::Plain => {
+                let tokens = self.tokenizer.encode(prompt)?;
+                Ok(Chunks { chunks: vec![Chunk::framed(&tokens.ids)], dropped: tokens.dropped })
+            }
+            Syntax::A1111 => {
+                let parts = weighted::parse(prompt.as_str())?;
+                Ok(Chunks { chunks: weighted::chunks(&parts, &self.tokenizer)?, dropped: None })
+            }
+        }
+    }
+
+    /// Encodes chunks one after the other, and empty ones behind them until there are `count`.
+    ///
+    /// # Errors
+    /// [`EncodeError::Tokenizer`], [`EncodeError::Engine`], [`EncodeError::Output`].
+    pub fn encode(&mut self, chunks: &Chunks, count: usize) -> Result<Encoded, EncodeError> {
+        let empty = Chunk::new(&[], &[], &self.tokenizer);
+        let (mut values, mut tokens, mut width) = (Vec::new(), 0, 0);
+        let padding = std::iter::repeat_n(&empty, count.saturating_sub(chunks.count()));
+        for chunk in chunks.chunks.iter().chain(padding) {
+            let mut states = self.run(chunk.ids(), STATES)?;
+            let &[1, chunk_tokens, chunk_width] = states.shape.as_slice() else {
+                return Err(EncodeError::Output(ShapeError::new("text embedding", &states.shape, 0)));
+            };
+            chunk.weigh(&mut states.values, chunk_width);
+            values.extend(states.values);
+            (tokens, width) = (tokens + chunk_tokens, chunk_width);
+        }
+        let dropped = chunks.dropped.clone();
+        Ok(Encoded { embedding: TextEmbedding::new(values, tokens, width)?, dropped })
     }
 
     /// The embedding of a whole sentence, in the space that it shares with pictures; of any length.
     ///
     /// # Errors
-    /// As [`TextEncoder::encode`]; [`EngineError::MissingOutput`] if the encoder has no projection.
+    /// [`EncodeError::Tokenizer`], [`EncodeError::Engine`]; among the latter [`EngineError::MissingOutput`] if the encoder has no projection.
     pub fn embed(&mut self, prompt: &Prompt) -> Result<Vec<f32>, EncodeError> {
-        Ok(self.run(prompt, "text_embeds")?.0.values)
+        let tokens = self.tokenizer.encode(prompt)?;
+        Ok(self.run(&tokens.ids, "text_embeds")?.values)
     }
 
-    fn run(
-        &mut self,
-        prompt: &Prompt,
-        output: &'static str,
-    ) -> Result<(NamedTensor, Option<String>), EncodeError> {
-        let tokens = self.tokenizer.encode(prompt)?;
-        let ids = tokens.ids.iter().map(|&id| id as f32).collect();
-        let input = NamedTensor::new("input_ids", &[1, tokens.ids.len()], ids);
-        Ok((self.component.run_for(output, &[input])?, tokens.dropped))
+    fn run(&mut self, ids: &[u32], output: &'static str) -> Result<NamedTensor, EncodeError> {
+        let values = ids.iter().map(|&id| id as f32).collect();
+        let input = NamedTensor::new("input_ids", &[1, ids.len()], values);
+        Ok(self.component.run_for(output, &[input])?)
     }
 }

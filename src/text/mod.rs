@@ -7,6 +7,18 @@ pub mod encoder;
 mod special_tokens;
 pub mod tokenizer;
 mod vocabulary;
+pub mod weighted;
+
+/// How a prompt is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Syntax {
+    /// As it stands, as far as the model's context goes.
+    #[default]
+    Plain,
+    /// With weights and breaks, at any length, as [`weighted`] says.
+    A1111,
+}
 
 /// The longest prompt, in bytes of UTF-8.
 ///
@@ -42,5 +54,20 @@ impl Prompt {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text without what the syntax adds to it.
+    ///
+    /// # Errors
+    /// [`WeightError`](weighted::WeightError).
+    pub fn words(&self, syntax: Syntax) -> Result<Self, weighted::WeightError> {
+        if syntax == Syntax::Plain {
+            return Ok(self.clone());
+        }
+        let words = weighted::parse(&self.0)?.into_iter().map(|part| match part {
+            weighted::Part::Text(text, _) => text,
+            weighted::Part::Break => " ".to_owned(),
+        });
+        Ok(Self(words.collect()))
     }
 }

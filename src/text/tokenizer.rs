@@ -189,12 +189,29 @@ impl Tokenizer {
     /// [`TokenizerError::Library`] if the `tokenizers` crate fails.
     pub fn encode(&self, prompt: &Prompt) -> Result<Tokens, TokenizerError> {
         let encoding = self.inner.encode(prompt.as_str(), false).map_err(TokenizerError::Library)?;
-        let room = self.context - 2;
-        let texts = encoding.get_ids().iter().copied().take(room);
-        let ids = std::iter::once(self.bos).chain(texts).chain([self.eos]);
-        let ids = ids.chain(std::iter::repeat(self.pad)).take(self.context).collect();
-        let dropped = encoding.get_offsets().get(room).map(|&(start, _)| rest(prompt.as_str(), start));
+        let ids = self.framed(encoding.get_ids());
+        let dropped = encoding.get_offsets().get(self.room()).map(|&(start, _)| rest(prompt.as_str(), start));
         Ok(Tokens { ids, dropped })
+    }
+
+    /// How many tokens fit between begin and end.
+    pub(super) fn room(&self) -> usize {
+        self.context - 2
+    }
+
+    /// The ids of a text, all of them, without begin and end.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`] if the `tokenizers` crate fails.
+    pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.inner.encode(text, false).map_err(TokenizerError::Library)?.get_ids().to_vec())
+    }
+
+    /// Begin, these ids as far as they fit, end, and padding up to the context.
+    pub(super) fn framed(&self, ids: &[u32]) -> heapless::Vec<u32, MAX_CONTEXT> {
+        let ids = ids.iter().copied().take(self.room());
+        let ids = std::iter::once(self.bos).chain(ids).chain([self.eos]);
+        ids.chain(std::iter::repeat(self.pad)).take(self.context).collect()
     }
 }
 

@@ -72,6 +72,41 @@ fn changed(path: &Path) -> Vec<u8> {
 }
 
 #[test]
+fn words_count_as_the_syntax_says_also_when_drawn_again() {
+    let place = Place::new();
+    let draw = |prompt: &str, name: &str, more: &[&str]| {
+        let args = ["generate", prompt, "--steps", "2", "--seed", "1", "--model", "tiny.tintype", "-o", name];
+        place.run([&args[..], &["--width", "16", "--height", "16"], more].concat())
+    };
+    let replayed = |name: &str| {
+        works(&place.run(["replay", name, "--check", "--model", "tiny.tintype"]));
+        std::fs::read(place.path(name)).unwrap()
+    };
+    works(&draw("a (red:1.5) box", "a.png", &["--syntax", "a1111"]));
+    works(&draw("a (red:1.5) box", "b.png", &["--syntax", "plain"]));
+    works(&draw("a (red:1.5) box", "c.png", &[]));
+    works(&draw("a (red:1.5) box", "d.png", &["--clip-skip", "1"]));
+    let [a, b, c, d] = ["a.png", "b.png", "c.png", "d.png"].map(replayed);
+    assert_eq!(b, c, "plain is the default");
+    assert!(a != b && b != d && a != d);
+    let said = String::from_utf8_lossy(&d).into_owned();
+    assert!(said.contains("Clip skip: 2") && said.contains("\"clip_skip\":1"));
+    assert!(String::from_utf8_lossy(&a).contains("\"syntax\":\"a1111\""));
+    fails(&draw("a (red:1.5.1) box", "e.png", &["--syntax", "a1111"]), 2, &[":1.5.1)", "(word:1.3)"]);
+    fails(&draw("a box", "e.png", &["--clip-skip", "9"]), 2, &["2 layers", "9"]);
+    fails(&draw(&"x".repeat(80), "e.png", &["--syntax", "a1111"]), 2, &["154 tokens", "77"]);
+    assert!(!place.path("e.png").exists());
+
+    // The shipped model's UNet takes prompts of any length.
+    let model = fixture::root(SHIPPED);
+    let long = "a glossy strawberry on a blue background, ".repeat(12);
+    let args = ["generate", &long, "--syntax", "a1111", "--steps", "1", "-o", "long.png", "--model"];
+    let output = place.run(args.map(OsStr::new).into_iter().chain([model.as_os_str()]));
+    works(&output);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("no effect"), "nothing is dropped");
+}
+
+#[test]
 fn large_maps_are_divided_again_as_they_were() {
     let place = Place::new();
     let size = ["--width", "256", "--height", "128", "--seed", "1"];

@@ -20,7 +20,7 @@ OUT = DATA / "pictures"
 ORIENTATION = 0x0112
 CLIP = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
 NORM = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-FILES = ["wide.png", "tall.png", "grey.png", "alpha.png", "palette.png", "turned.jpg", "cmyk.jpg", "lossless.webp", "small.bmp"]
+FILES = ["wide.png", "tall.png", "grey.png", "alpha.png", "palette.png", "turned.jpg", "turned.png", "cmyk.jpg", "lossless.webp", "small.bmp"]
 SIZES = {"wide.png": [(32, 32), (64, 16), (96, 48), (8, 56)], "tall.png": [(24, 24), (72, 40)], "alpha.png": [(16, 24)]}
 
 
@@ -44,6 +44,7 @@ def files() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     tall.save(OUT / "turned.jpg", exif=exif, quality=95)
+    tall.save(OUT / "turned.png", exif=exif)
     wide.convert("CMYK").save(OUT / "cmyk.jpg", quality=95)
     wide.save(OUT / "lossless.webp", lossless=True)
     tall.crop((0, 0, 12, 9)).save(OUT / "small.bmp")

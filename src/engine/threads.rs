@@ -62,7 +62,9 @@ impl Threads {
         match &self.0 {
             Executor::MultiThread(pool) if values.len() > len => {
                 pool.install(|| {
-                    values.par_chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk));
+                    let chunks = values.par_chunks_mut(len).enumerate();
+                    // One at a time: a thread that falls behind leaves the others something to take.
+                    chunks.with_max_len(1).for_each(|(at, chunk)| work(at, chunk));
                 });
             }
             _ => values.chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)),

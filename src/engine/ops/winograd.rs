@@ -141,10 +141,12 @@ impl Winograd<'_> {
         }
     }
 
-    /// Whether each thread works on bands of its own: if all find something to do, and every band makes equally many rows.
+    /// Whether each thread works on bands of its own: if all find about as much to do, and every band makes equally many
+    /// rows.
     fn is_by_bands(&self, threads: usize) -> bool {
         let bands = self.rows_of_tiles().div_ceil(self.rows_of_band());
-        bands >= 2 * threads && (self.pictures == 1 || self.down.is_multiple_of(OUTPUTS))
+        let idle = bands.next_multiple_of(threads) - bands;
+        idle <= bands / 8 && (self.pictures == 1 || self.down.is_multiple_of(OUTPUTS))
     }
 
     fn rows_of_tiles(&self) -> usize {

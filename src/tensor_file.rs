@@ -169,16 +169,27 @@ impl TensorFile {
         }
     }
 
-    /// The number at `at` of a tensor of this file.
+    /// Gives a tensor's pages back to the system, when nobody will read it soon.
+    pub fn release(&self, tensor: &Tensor) {
+        map::release(&self.map, tensor.bytes.clone());
+    }
+
+    /// Writes the numbers at `places` of a tensor of this file to `out`, as many as there are of both.
     ///
     /// # Panics
     /// If it has no such number.
-    pub fn value(&self, tensor: &Tensor, at: usize) -> f32 {
+    pub fn gather<'a>(
+        &self,
+        tensor: &Tensor,
+        places: impl Iterator<Item = usize>,
+        out: impl Iterator<Item = &'a mut f32>,
+    ) {
         let bytes = &self.map[tensor.bytes.clone()];
+        let pairs = places.zip(out);
         match tensor.float {
-            Float::F32 => f32::from_le_bytes(bytes.as_chunks().0[at]),
-            Float::F16 => f16::from_le_bytes(bytes.as_chunks().0[at]).to_f32(),
-            Float::Bf16 => bf16::from_le_bytes(bytes.as_chunks().0[at]).to_f32(),
+            Float::F32 => pairs.for_each(|(at, x)| *x = f32::from_le_bytes(bytes.as_chunks().0[at])),
+            Float::F16 => pairs.for_each(|(at, x)| *x = f16::from_le_bytes(bytes.as_chunks().0[at]).into()),
+            Float::Bf16 => pairs.for_each(|(at, x)| *x = bf16::from_le_bytes(bytes.as_chunks().0[at]).into()),
         }
     }
 }

@@ -9,7 +9,6 @@ mod fixture;
 mod formula;
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -28,10 +27,7 @@ use tintype::pipeline::{Image, Request, Size, TextToImage};
 use tintype::text::Prompt;
 
 fn golden() -> (Value, HashMap<String, Array>) {
-    let packed = std::fs::read(data("checkpoints/drawn.json.gz")).unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
-    (serde_json::from_str(&text).unwrap(), npz(&data("checkpoints/drawn.npz")))
+    (file::golden(&data("checkpoints/drawn.json.gz")), npz(&data("checkpoints/drawn.npz")))
 }
 
 fn shape_of(entry: &Value) -> Vec<usize> {

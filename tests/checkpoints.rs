@@ -9,7 +9,6 @@ mod fixture;
 mod formula;
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,15 +21,15 @@ use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::error::chain;
 use tintype::import::{self, Precision};
 use tintype::kernels::Arithmetic;
+use tintype::lora::{self, Lora};
+use tintype::pipeline::{Request, TextToImage};
+use tintype::text::Prompt;
 
 const SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}"#;
 
 /// The cases of `tools/goldens/checkpoints.py`.
 fn cases() -> Value {
-    let packed = std::fs::read(data("checkpoints/files.json.gz")).unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
-    serde_json::from_str::<Value>(&text).unwrap()["files"].take()
+    file::golden(&data("checkpoints/files.json.gz"))["files"].take()
 }
 
 /// The tensors of a case, by the formula.
@@ -190,6 +189,8 @@ fn single_files_in_the_original_names_compute_what_diffusers_makes_of_them() {
         let config = bundle.file("tokenizer/tokenizer_config.json").unwrap();
         assert!(String::from_utf8_lossy(config).contains(pads), "{name}");
         assert_eq!(bundle.file("tokenizer_2/vocab.json").is_some(), name == "xl");
+        let request = Request::new(&bundle, Prompt::new("a red box").unwrap(), 1).unwrap();
+        TextToImage::new(bundle, Resources::new(Threads::new(1))).check(&request).unwrap();
     }
 }
 
@@ -281,8 +282,8 @@ fn alike(name: &str, bundles: [&Arc<Bundle>; 2], kind: Kind, source: &Path, exac
         let other = weights.iter().find(|other| other.name == output.name).expect(&output.name);
         assert_eq!(output.shape, other.shape);
         let error = relative_l2(&other.values, &output.values);
-        // Exporters give queries and keys each the root of the scores' factor, which rounds it otherwise.
-        assert!(error < 2e-6, "{name} {kind} {}: {error:e}", output.name);
+        println!("{name} {kind} {}: {error:e}", output.name);
+        assert!(error < 1e-6, "{name} {kind} {}: {error:e}", output.name);
         if exact {
             let error = relative_l2(&other.values, &reference[&output.name].values);
             assert!(error < 1e-5, "{name} {kind} {} against torch: {error:e}", output.name);
@@ -386,4 +387,34 @@ fn files_that_are_no_safetensors_are_refused_with_their_cause() {
     std::fs::write(root.path().join("unet/diffusion_pytorch_model.bin"), "").unwrap();
     let reason = open(root.path(), Precision::F32).map(|_| ()).unwrap_err();
     assert!(reason.contains(".bin is a pickle") && reason.contains("convert"), "{reason}");
+}
+
+/// A small file with each byte of its header changed, and cut at each.
+#[test]
+fn damaged_files_are_refused_or_taken_but_never_crash() {
+    let root = tempfile::tempdir().unwrap();
+    let (_keep, bundle) = open(&data("tiny"), Precision::F32).unwrap();
+    let file = root.path().join("lora.safetensors");
+    let layer = "lora_unet_conv_in";
+    let tensors = [
+        (format!("{layer}.lora_down.weight"), vec![2, 4, 3, 3], vec![0.0; 72]),
+        (format!("{layer}.lora_up.weight"), vec![8, 2, 1, 1], vec![0.0; 16]),
+        (format!("{layer}.alpha"), vec![], vec![1.0]),
+    ];
+    write(&file, &tensors, Dtype::F16);
+    let read = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        Lora::open(&file, 1.0).and_then(|lora| lora::adapters(&bundle, &[lora])).map(|_| ())
+    };
+    let whole = std::fs::read(&file).unwrap();
+    read(&whole).unwrap();
+    for at in 0..whole.len() - 178 {
+        for change in [0x01, 0x80, 0xff] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= change;
+            // Some changes leave it as good as before, such as one of a space.
+            let _taken_or_refused = read(&damaged);
+        }
+        read(&whole[..at]).unwrap_err();
+    }
 }

@@ -8,7 +8,7 @@ use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Value
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
 use crate::kernels::integer::{Integer, STEP};
 use crate::kernels::panel::{Group, Panel, StoredGroup};
-use crate::kernels::{Arithmetic, Level, Line};
+use crate::kernels::{Arithmetic, LANES, Level, Line};
 use crate::tensor_file::{Tensor, TensorFile};
 
 /// Inputs that share a scale where a channel has several; steps of a product start at multiples of it.
@@ -219,11 +219,16 @@ impl Matrix {
         let inputs = self.inputs();
         let channels = *self.shape().last().expect("a matrix has two dimensions");
         let taps = inputs / channels;
-        for (at, row) in (first..).zip(panel) {
-            let place = at % channels * taps + at / channels;
-            for (lane, x) in row.iter_mut().enumerate() {
-                let there = output + lane < self.outputs();
-                *x = if there { file.value(tensor, (output + lane) * inputs + place) } else { 0.0 };
+        for lane in 0..LANES {
+            let numbers = panel.iter_mut().map(|row| &mut row[lane]);
+            let start = (output + lane) * inputs;
+            match output + lane < self.outputs() {
+                false => numbers.for_each(|number| *number = 0.0),
+                true if taps == 1 => file.gather(tensor, start + first.., numbers),
+                true => {
+                    let place = |at: usize| start + at % channels * taps + at / channels;
+                    file.gather(tensor, (first..).map(place), numbers);
+                }
             }
         }
     }

@@ -98,15 +98,16 @@ impl Source {
             origin: Origin::Checkpoint(checkpoint),
         };
         let networks: Vec<Network> = file.networks()?.into_iter().map(network).collect();
-        let second = match file.family() {
-            Generation::One => vocabulary::Pads { first: vocabulary::END, second: None },
-            Generation::Two => vocabulary::Pads { first: vocabulary::FILLER, second: None },
-            Generation::Xl => vocabulary::Pads { first: vocabulary::END, second: Some(vocabulary::FILLER) },
+        // What fills the rest of a text, for each of the tokenizers.
+        let pads: &[&str] = match file.family() {
+            Generation::One => &[vocabulary::END],
+            Generation::Two => &[vocabulary::FILLER],
+            Generation::Xl => &[vocabulary::END, vocabulary::FILLER],
         };
         for network in &networks {
             vocabulary::check(path, &network.config)?;
         }
-        let files = second.files();
+        let files = vocabulary::files(pads);
         let (scheduler, ours) = (file.scheduler(), Ours::default());
         let force_zeros_for_empty_prompt = None;
         Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })

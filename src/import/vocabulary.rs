@@ -22,36 +22,23 @@ pub const FILLER: &str = "!";
 /// Tokens of the vocabulary.
 const SIZE: u64 = 49_408;
 
-/// What fills the rest of a context, for each tokenizer that there is.
-pub struct Pads {
-    /// Of the first.
-    pub first: &'static str,
-    /// Of the second.
-    pub second: Option<&'static str>,
-}
-
-impl Pads {
-    /// The files of the tokenizers.
-    pub fn files(&self) -> Files {
-        let mut merges = String::new();
-        GzDecoder::new(MERGES).read_to_string(&mut merges).expect("the file is part of the program");
-        let vocab = vocabulary(&merges).to_string().into_bytes();
-        let tokenizers = [("tokenizer", Some(self.first)), ("tokenizer_2", self.second)];
-        let there = tokenizers.into_iter().filter_map(|(folder, pad)| Some((folder, pad?)));
-        there
-            .flat_map(|(folder, pad)| {
-                let config = json!({
-                    "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": BEGIN, "eos_token": END,
-                    "unk_token": END, "pad_token": pad,
-                });
-                [
-                    (format!("{folder}/vocab.json"), vocab.clone()),
-                    (format!("{folder}/merges.txt"), merges.clone().into_bytes()),
-                    (format!("{folder}/tokenizer_config.json"), config.to_string().into_bytes()),
-                ]
-            })
-            .collect()
-    }
+/// The files of one tokenizer or two with CLIP's vocabulary, by what fills the rest of a text.
+pub fn files(pads: &[&str]) -> Files {
+    let mut merges = String::new();
+    GzDecoder::new(MERGES).read_to_string(&mut merges).expect("the file is part of the program");
+    let vocab = vocabulary(&merges).to_string().into_bytes();
+    let tokenizer = |(folder, pad): (&str, &&str)| {
+        let config = json!({
+            "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": BEGIN, "eos_token": END,
+            "unk_token": END, "pad_token": pad,
+        });
+        [
+            (format!("{folder}/vocab.json"), vocab.clone()),
+            (format!("{folder}/merges.txt"), merges.clone().into_bytes()),
+            (format!("{folder}/tokenizer_config.json"), config.to_string().into_bytes()),
+        ]
+    };
+    ["tokenizer", "tokenizer_2"].into_iter().zip(pads).flat_map(tokenizer).collect()
 }
 
 /// That a network that reads tokens knows as many as the vocabulary has.

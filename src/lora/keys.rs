@@ -55,8 +55,6 @@ const SUFFIXES: &[(&str, Role)] = &[
     (".lora_up.weight", Role::Up),
     (".lora_A.weight", Role::Down),
     (".lora_B.weight", Role::Up),
-    (".lora_A.default.weight", Role::Down),
-    (".lora_B.default.weight", Role::Up),
     (".lora.down.weight", Role::Down),
     (".lora.up.weight", Role::Up),
     (".lora_linear_layer.down.weight", Role::Down),
@@ -65,6 +63,8 @@ const SUFFIXES: &[(&str, Role)] = &[
     ("_lora.up.weight", Role::Up),
     (".alpha", Role::Alpha),
 ];
+/// What PEFT puts before the name that an adapter was given in training.
+const NAMED: [(&str, Role); 2] = [(".lora_A", Role::Down), (".lora_B", Role::Up)];
 /// What diffusers called the projections of a text encoder.
 const TEXT_PROJECTIONS: [(&str, &str); 4] = [
     ("self_attn_to_q", "self_attn_q_proj"),
@@ -76,14 +76,22 @@ const TEXT_PROJECTIONS: [(&str, &str); 4] = [
 /// What a tensor's name says; `None` if it is of no LoRA that is known.
 pub fn parse(name: &str) -> Option<Key> {
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let (path, role) =
-        SUFFIXES.iter().find_map(|(suffix, role)| Some((name.strip_suffix(suffix)?, *role)))?;
+    let (path, role) = ending(name)?;
     let prefixed =
         PREFIXES.iter().find_map(|(prefix, component)| Some((path.strip_prefix(prefix)?, *component)));
     let bare = || BARE.iter().any(|start| path.starts_with(start)).then_some((path, Component::Unet));
     let (path, component) = prefixed.or_else(bare)?;
     let layer = flat(component, &path.replace(".processor", ""));
     Some(Key { component, layer, role })
+}
+
+/// What stands before a name's ending, and what that says.
+fn ending(name: &str) -> Option<(&str, Role)> {
+    let known = SUFFIXES.iter().find_map(|(suffix, role)| Some((name.strip_suffix(suffix)?, *role)));
+    known.or_else(|| {
+        let (path, _adapter) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+        NAMED.iter().find_map(|(suffix, role)| Some((path.strip_suffix(suffix)?, *role)))
+    })
 }
 
 /// A layer's path as names of LoRAs tell it.

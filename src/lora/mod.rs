@@ -185,7 +185,7 @@ impl Lora {
     fn number(&self, key: &str) -> Result<f32, LoraError> {
         let tensor = self.tensor(key)?;
         match tensor.shape.iter().product() {
-            1 => Ok(self.file.value(&tensor, 0)),
+            1 => Ok(self.file.values(&tensor)[0]),
             _ => Err(self.shape_error(key, &tensor, "one number")),
         }
     }

@@ -1,12 +1,22 @@
-//! Writes safetensors files.
+//! Writes safetensors files, and reads what they are to be made of.
 
+use std::io::Read as _;
 use std::path::Path;
 
+use flate2::read::GzDecoder;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use serde_json::Value;
 
 /// A tensor's name, shape and numbers.
 pub type Named = (String, Vec<usize>, Vec<f32>);
+
+/// A golden of packed JSON.
+pub fn golden(path: &Path) -> Value {
+    let mut text = String::new();
+    GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
 
 /// Writes tensors to a file, with numbers of this type.
 pub fn write(path: &Path, tensors: &[Named], dtype: Dtype) {

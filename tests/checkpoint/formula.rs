@@ -1,4 +1,5 @@
 //! Weights and inputs that follow from their names: `tools/goldens/formula.py`, to the bit.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 /// `count` numbers from -1 to 1.
 fn unit(name: &str, count: usize) -> impl Iterator<Item = f32> {

@@ -155,7 +155,9 @@ impl Builder {
         heads: usize,
         causal: bool,
     ) -> Value {
-        let scale = ((channels / heads) as f64).sqrt().recip() as f32;
+        // Queries and keys each get the root of the factor in torch, which rounds it.
+        let root = ((channels / heads) as f32).sqrt().recip().sqrt();
+        let scale = root * root;
         self.emit(place, Op::Attention { heads, scale, causal }, &qkv)
     }
 

@@ -3,7 +3,7 @@
 mod derived;
 mod single_file;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Checkpoint {
         let malformed = |reason: String| TensorFileError::Malformed { path: path.to_owned(), reason };
         let text = std::fs::read(path).map_err(|error| malformed(error.to_string()))?;
         let index: Index = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-        let shards: HashSet<&PathBuf> = index.weight_map.values().collect();
+        let shards: BTreeSet<&PathBuf> = index.weight_map.values().collect();
         let mut files = Vec::with_capacity(shards.len());
         for shard in shards {
             if shard.components().count() != 1 || shard.file_name().is_none() {
@@ -177,6 +177,7 @@ impl Stored {
     /// The numbers, row-major in [`Stored::shape`].
     pub fn read(&self) -> Vec<f32> {
         let mut values = self.file.values(&self.tensor);
+        self.file.release(&self.tensor);
         if let Some((part, parts)) = self.place.part {
             let len = values.len() / parts;
             values = values[part * len..(part + 1) * len].to_vec();

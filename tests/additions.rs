@@ -339,4 +339,9 @@ fn the_program_adds_what_it_is_told_and_says_so_in_the_picture() {
         assert!(message.contains(cause), "{flags:?}: {message}");
     }
     assert!(!folder.path().join("none.png").exists());
+    let output =
+        run(folder.path(), &["import", "taesd", "-o", "taesd.tintype", "--prediction-type", "v_prediction"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = run(folder.path(), &[&common[..], &["--vae", "taesd.tintype", "-o", "other.png"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -61,7 +61,9 @@ impl Source {
     /// - [`ImportError::NoComponents`] if there is nothing to import.
     /// - [`ImportError::Source`]: weights that cannot be used.
     pub fn open(path: &Path, prediction_type: Option<&str>) -> Result<Self, ImportError> {
-        let mut source = if path.is_dir() { Self::of_folder(path)? } else { Self::of_file(path)? };
+        // What is not there was probably meant to be a folder, unless its name has an ending.
+        let is_folder = path.is_dir() || !path.exists() && path.extension().is_none();
+        let mut source = if is_folder { Self::of_folder(path)? } else { Self::of_file(path)? };
         if let (Some(prediction_type), Value::Object(scheduler)) = (prediction_type, &mut source.scheduler) {
             scheduler.insert("prediction_type".into(), prediction_type.into());
         }

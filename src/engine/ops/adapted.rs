@@ -8,7 +8,7 @@ use crate::engine::threads::Threads;
 use crate::engine::weights::{Added, Weights};
 
 /// Output rows that one thread takes at a time: with 320 channels, what is added to them stays in a second-level cache.
-const CHUNK_ROWS: usize = 252;
+const CHUNK_ROWS: usize = 126;
 
 /// A layer and what is added to it.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ struct LowRank {
     down: Arc<dyn Operation>,
     up: Arc<dyn Operation>,
     scale: f32,
+    /// Whether the first makes each row of one row, so that a few rows go through both before the next.
+    by_rows: bool,
 }
 
 impl Adapted {
@@ -44,7 +46,12 @@ impl Adapted {
             };
             let up = Op::Linear { weight: added.up.clone(), bias: None };
             let [down, up] = [build_plain(&down, weights)?, build_plain(&up, weights)?];
-            Ok::<_, String>(LowRank { down, up, scale: added.scale })
+            Ok::<_, String>(LowRank {
+                down,
+                up,
+                scale: added.scale,
+                by_rows: matches!(op, Op::Linear { .. }),
+            })
         };
         let added = added.iter().map(low_rank).collect::<Result<_, _>>()?;
         Ok(Self { layer: build_plain(op, weights)?, added })
@@ -86,23 +93,41 @@ impl LowRank {
         let chunk = rows.min(CHUNK_ROWS);
         let outputs = rows_of(&self.up.output_shape(&[&[chunk, rank]])?)?.1;
         let numbers = size_of::<f32>();
-        let going_up = threads * (chunk * outputs * numbers + self.up.scratch_bytes(&[&[chunk, rank]], 1));
-        Ok(rows * rank * numbers + going_up.max(self.down.scratch_bytes(inputs, threads)))
+        let going_up = chunk * outputs * numbers + self.up.scratch_bytes(&[&[chunk, rank]], 1);
+        if self.by_rows {
+            let channels = rows_of(inputs[0])?.1;
+            let going_down = self.down.scratch_bytes(&[&[chunk, channels]], 1);
+            return Ok(threads * (chunk * rank * numbers + going_up.max(going_down)));
+        }
+        Ok(rows * rank * numbers + (threads * going_up).max(self.down.scratch_bytes(inputs, threads)))
     }
 
     fn add(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let narrow = self.down.output_shape(shapes).expect("the shape was checked");
         let (rows, rank) = rows_of(&narrow).expect("the shape was checked");
+        let (outputs, alone) = (output.len() / rows, &Threads::new(1));
+        if self.by_rows {
+            let channels = inputs[0].len() / rows;
+            return threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, output| {
+                let rows = output.len() / outputs;
+                let x = &inputs[0][at * CHUNK_ROWS * channels..][..rows * channels];
+                let mut few = vec![0.0; rows * rank];
+                self.down.run(&[&[rows, channels]], &[x], &mut few, alone);
+                self.add_up(rank, &few, output, alone);
+            });
+        }
         let mut few = vec![0.0; rows * rank];
         self.down.run(shapes, inputs, &mut few, threads);
-        few.iter_mut().for_each(|x| *x *= self.scale);
-        let outputs = output.len() / rows;
         threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, output| {
             let rows = output.len() / outputs;
-            let few = &few[at * CHUNK_ROWS * rank..][..rows * rank];
-            let mut added = vec![0.0; output.len()];
-            self.up.run(&[&[rows, rank]], &[few], &mut added, &Threads::new(1));
-            output.iter_mut().zip(&added).for_each(|(out, added)| *out += added);
+            self.add_up(rank, &few[at * CHUNK_ROWS * rank..][..rows * rank], output, alone);
         });
+    }
+
+    /// The second layer, of some rows, added to what is there.
+    fn add_up(&self, rank: usize, few: &[f32], output: &mut [f32], alone: &Threads) {
+        let mut added = vec![0.0; output.len()];
+        self.up.run(&[&[few.len() / rank, rank]], &[few], &mut added, alone);
+        output.iter_mut().zip(&added).for_each(|(out, added)| *out += self.scale * added);
     }
 }

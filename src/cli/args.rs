@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
+use super::lora_arg::LoraArg;
 use super::quantity::{MemorySize, TileArg};
 use crate::pipeline::Sampler;
 
@@ -21,7 +22,7 @@ pub struct Args {
 pub enum Command {
     /// Draw a picture from words
     Generate(GenerateArgs),
-    /// Turn a folder of ONNX models, as optimum exports it, into one model file
+    /// Turn a model as others publish it into one model file: a folder of safetensors or of ONNX graphs, or a checkpoint
     Import(ImportArgs),
     /// Show what a model file holds
     Inspect(InspectArgs),
@@ -124,6 +125,12 @@ pub struct GenerateArgs {
     /// Also write the final latents, before decoding
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
+    /// Add a LoRA to the model, 1 being the strength that it was trained for; may be given several times
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    pub lora: Vec<LoraArg>,
+    /// Decode with the decoder of this model instead: a model file, or what `import` takes
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
     #[command(flatten)]
     pub resources: ResourceArgs,
     /// Print one JSON object on standard output
@@ -133,7 +140,7 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Parser)]
 pub struct ImportArgs {
-    /// The folder, with model_index.json in it
+    /// A folder with model_index.json in it, that of one network, or a .safetensors file of Stable Diffusion 1, 2 or XL
     pub source: PathBuf,
     /// The model file to write
     #[arg(short, long, value_name = "FILE")]
@@ -141,6 +148,9 @@ pub struct ImportArgs {
     /// How most weights are stored
     #[arg(long, value_enum, default_value_t = WeightsArg::Int8)]
     pub weights: WeightsArg,
+    /// What the UNet predicts, if the source does not say so rightly; files of Stable Diffusion 2 do not say it at all
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub prediction_type: Option<PredictionArg>,
     /// Also run each component and a whole picture against f32 weights, for the report; takes minutes
     #[arg(long)]
     pub measure: bool,
@@ -154,6 +164,14 @@ pub enum WeightsArg {
     Int8,
     F16,
     F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PredictionArg {
+    #[value(name = "epsilon")]
+    Epsilon,
+    #[value(name = "v_prediction")]
+    VPrediction,
 }
 
 #[derive(Debug, Parser)]

@@ -7,6 +7,7 @@ use crate::bundle::BundleError;
 use crate::client::{ClientError, ScreenError};
 use crate::engine::EngineError;
 use crate::import::ImportError;
+use crate::lora::LoraError;
 use crate::output::OutputError;
 use crate::pipeline::{PipelineError, RequestError};
 use crate::protocol::{ErrorCode, ErrorDetail};
@@ -32,6 +33,9 @@ pub enum CliError {
     /// A request that the model cannot serve.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A LoRA that cannot be used with the model.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// The picture could not be made.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -103,10 +107,12 @@ impl CliError {
             return 3;
         }
         match self {
+            Self::Lora(LoraError::File(_)) => 3,
             Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => 4,
             Self::Usage(_)
             | Self::NoPrompt
             | Self::Request(_)
+            | Self::Lora(_)
             | Self::Pipeline(PipelineError::Request(_) | PipelineError::Sampler(_)) => 2,
             Self::NoModel(_)
             | Self::Model(_)

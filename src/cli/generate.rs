@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -16,9 +17,11 @@ use super::print::print;
 use crate::bundle::Bundle;
 use crate::denoise::guidance::GuidanceScale;
 use crate::kernels::Level;
+use crate::lora::{self, Lora};
 use crate::output;
 use crate::pipeline::{
-    Image, Manifest, Progress, Request, RequestError, Seconds, Step, TextToImage, random_seed,
+    Image, Manifest, Progress, Request, RequestError, Seconds, Step, TextToImage, UsedDecoder, UsedLora,
+    random_seed,
 };
 use crate::tensor::Latents;
 use crate::text::Prompt;
@@ -37,7 +40,7 @@ struct Written {
 pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let start = Instant::now();
     let watch = Watch::start();
-    let resources = model::resources(&args.resources)?;
+    let mut resources = model::resources(&args.resources)?;
     let prompt = prompt(args.prompt.as_deref())?;
     let (path, bundle) = model::open(args.model.as_deref())?;
     let request = request(args, &bundle, prompt)?;
@@ -46,10 +49,23 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let saved = args.save_latents.as_deref().map_or(Vec::new(), |path| paths(path, request.count));
     outputs.iter().chain(&saved).try_for_each(|path| output::check(path))?;
 
+    let loras = args.lora.iter().map(|lora| Lora::open(&lora.path, lora.strength));
+    let loras = loras.collect::<Result<Vec<_>, _>>()?;
+    resources.adapters = Arc::new(lora::adapters(&bundle, &loras)?);
+    let decoder = args.vae.as_deref().map(model::decoder).transpose()?;
+
     let (count, pulse) = (resources.threads.count(), resources.pulse.clone());
     let mut pipeline = TextToImage::new(bundle.clone(), resources);
+    if let Some(decoder) = &decoder {
+        pipeline = pipeline.with_decoder(decoder.clone())?;
+    }
     let images = pipeline.run(&request, &mut Course(Bar::of_run(request.steps, pulse)))?;
-    let written = write(&images, &outputs, &saved, &request, &bundle)?;
+    let manifest = |image: &Image| Manifest {
+        loras: loras.iter().map(UsedLora::from).collect(),
+        vae: decoder.as_deref().map(UsedDecoder::from),
+        ..Manifest::new(image, &request, &bundle)
+    };
+    let written = write(&images, &outputs, &saved, &manifest)?;
     if args.json {
         let total = start.elapsed().as_secs_f64();
         let report = report(&written, &path, &request, pipeline.seconds(), total, watch.peaks(), count);
@@ -123,8 +139,7 @@ fn write(
     images: &[Image],
     outputs: &[PathBuf],
     saved: &[PathBuf],
-    request: &Request,
-    bundle: &Bundle,
+    manifest: &dyn Fn(&Image) -> Manifest,
 ) -> Result<Vec<Written>, CliError> {
     for (image, path) in images.iter().zip(saved) {
         output::write_atomically(path, &arrays::to_npy(&image.latents.shape(), image.latents.values()))?;
@@ -132,7 +147,7 @@ fn write(
     let pictures = images.iter().zip(outputs);
     pictures
         .map(|(image, path)| {
-            let texts = Manifest::new(image, request, bundle).texts();
+            let texts = manifest(image).texts();
             let sha256 = output::write_png(path, &image.pixels, &texts)?;
             Ok(Written { path: path.clone(), seed: image.seed, sha256 })
         })

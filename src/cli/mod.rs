@@ -12,6 +12,7 @@ mod error;
 mod generate;
 mod import;
 mod inspect;
+mod lora_arg;
 mod memory;
 mod model;
 mod places;

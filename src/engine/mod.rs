@@ -10,6 +10,7 @@
 //!
 //! This is the only module that names tract.
 
+pub mod adapters;
 mod component;
 mod dimensions;
 pub mod graph;
@@ -87,7 +88,7 @@ pub enum EngineError {
         /// The component.
         component: bundle::Component,
         /// The output.
-        name: &'static str,
+        name: String,
     },
     /// The plan takes more memory than is allowed.
     #[error(

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Image, Request, Sampler};
 use crate::bundle::Bundle;
 use crate::kernels::Arithmetic;
+use crate::lora::Lora;
 
 /// The keyword of the A1111 text.
 pub const PARAMETERS: &str = "parameters";
@@ -49,6 +50,46 @@ pub struct Manifest {
     pub arithmetic: Arithmetic,
     /// Whether the initial noise was given, and so is not the seed's: such a picture needs it to be made again.
     pub latents_given: bool,
+    /// What was added to the model's layers, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<UsedLora>,
+    /// The other model whose decoder was used, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<UsedDecoder>,
+}
+
+/// A LoRA that a picture was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedLora {
+    /// The file's name without its folder.
+    pub name: String,
+    /// The start of the file's BLAKE3, 16 hexadecimal digits.
+    pub hash: String,
+    /// How strongly it was applied.
+    pub strength: f32,
+}
+
+/// A decoder that a picture was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedDecoder {
+    /// Its model's name.
+    pub model: String,
+    /// Its model's hash.
+    pub model_hash: String,
+}
+
+impl From<&Lora> for UsedLora {
+    fn from(lora: &Lora) -> Self {
+        Self { name: lora.name(), hash: lora.hash().to_owned(), strength: lora.strength() }
+    }
+}
+
+impl From<&Bundle> for UsedDecoder {
+    fn from(bundle: &Bundle) -> Self {
+        Self { model: bundle.pipeline().name.clone(), model_hash: bundle.model_hash() }
+    }
 }
 
 impl Manifest {
@@ -70,6 +111,8 @@ impl Manifest {
             height: image.pixels.height_px(),
             arithmetic: image.arithmetic,
             latents_given: request.latents.is_some(),
+            loras: Vec::new(),
+            vae: None,
         }
     }
 
@@ -89,7 +132,15 @@ impl Manifest {
         let title = Sampler::from_name(&self.sampler).map(Sampler::title);
         let (sampler, model) = (quoted(title.unwrap_or(&self.sampler)), quoted(model));
         text += &format!("Steps: {steps}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, ");
-        text + &format!("Size: {width}x{height}, Model hash: {model_hash}, Model: {model}")
+        text += &format!("Size: {width}x{height}, Model hash: {model_hash}, Model: {model}");
+        if let Some(vae) = &self.vae {
+            text += &format!(", VAE hash: {}, VAE: {}", vae.model_hash, quoted(&vae.model));
+        }
+        if !self.loras.is_empty() {
+            let loras = self.loras.iter().map(|lora| format!("{}: {}", lora.name, lora.hash));
+            text += &format!(", Lora hashes: {}", quoted(&loras.collect::<Vec<_>>().join(", ")));
+        }
+        text
     }
 }
 
@@ -124,12 +175,15 @@ mod tests {
             height: 1,
             arithmetic: Arithmetic::I16,
             latents_given: false,
+            loras: vec![UsedLora { name: "a.safetensors".into(), hash: "12ab".into(), strength: 0.5 }],
+            vae: Some(UsedDecoder { model: "taesd".into(), model_hash: "34cd".into() }),
         };
         let [(_, parameters), (_, json)] = manifest.texts();
         assert_eq!(
             parameters,
             "딸기\nNegative prompt: blur\nSteps: 8, Sampler: DDIM, CFG scale: 2.5, \
-             Seed: 18446744073709551615, Size: 2x1, Model hash: 00ff, Model: \"emoji: one, two\""
+             Seed: 18446744073709551615, Size: 2x1, Model hash: 00ff, Model: \"emoji: one, two\", \
+             VAE hash: 34cd, VAE: taesd, Lora hashes: \"a.safetensors: 12ab\""
         );
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
     }

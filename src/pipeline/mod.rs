@@ -23,11 +23,11 @@ pub use crate::denoise::kind::SamplerKind as Sampler;
 pub use embed::{Embedded, embed};
 pub use example::{EXAMPLE_PROMPT, example};
 pub use footprint::footprints;
-pub use manifest::{MANIFEST, Manifest, PARAMETERS};
+pub use manifest::{MANIFEST, Manifest, PARAMETERS, UsedDecoder, UsedLora};
 pub use preview::LatentRgb;
 pub use progress::{Progress, Step};
 pub use request::{Halfway, Request, RequestError, Size, random_seed};
-pub use text_to_image::{Image, STAGES, Seconds, TextToImage};
+pub use text_to_image::{Image, Seconds, TextToImage, stages};
 
 impl PipelineError {
     /// The network's error, whichever stage met it.

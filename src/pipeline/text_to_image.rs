@@ -1,7 +1,7 @@
 //! Words to pictures, as Stable Diffusion makes them.
 //!
 //! ```text
-//! text encoder   prompt, negative prompt -> two embeddings        then let go
+//! text encoder   prompt, negative prompt -> two embeddings        then let go; some models have two encoders
 //! UNet           per picture: noise -> latents                    then let go
 //! decoder        per picture: latents -> pixels
 //! ```
@@ -22,11 +22,15 @@ use crate::engine::Resources;
 use crate::kernels::Arithmetic;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
 use crate::text::Prompt;
-use crate::text::encoder::TextEncoder;
+use crate::text::encoder::{EncodeError, TextEncoder};
 use crate::vae::VaeDecoder;
 
-/// The components that run one after the other.
-pub const STAGES: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::VaeDecoder];
+/// The components of a model that run one after the other.
+pub fn stages(bundle: &Bundle) -> Vec<Component> {
+    let second = bundle.component(Component::TextEncoder2).map(|_| Component::TextEncoder2);
+    let first = std::iter::once(Component::TextEncoder).chain(second);
+    first.chain([Component::Unet, Component::VaeDecoder]).collect()
+}
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -57,6 +61,8 @@ pub struct Seconds {
 /// A Stable Diffusion model that draws from words.
 pub struct TextToImage {
     bundle: Arc<Bundle>,
+    /// The model whose decoder is used.
+    decoder: Arc<Bundle>,
     resources: Resources,
     seconds: Seconds,
 }
@@ -64,7 +70,26 @@ pub struct TextToImage {
 impl TextToImage {
     /// Over the model in `bundle`. Nothing is loaded yet.
     pub fn new(bundle: Arc<Bundle>, resources: Resources) -> Self {
-        Self { bundle, resources, seconds: Seconds::default() }
+        Self { decoder: bundle.clone(), bundle, resources, seconds: Seconds::default() }
+    }
+
+    /// Decodes with the decoder of another model.
+    ///
+    /// # Errors
+    /// [`RequestError::Decoder`] if it has none, or one for other latents.
+    pub fn with_decoder(self, decoder: Arc<Bundle>) -> Result<Self, RequestError> {
+        let refuse = |what, expected: usize, got: usize| RequestError::Decoder { what, expected, got };
+        let (ours, theirs) = (self.bundle.pipeline(), decoder.pipeline());
+        if decoder.component(Component::VaeDecoder).is_none() {
+            return Err(RequestError::NoDecoder { name: theirs.name.clone() });
+        }
+        if ours.latent_channels != theirs.latent_channels {
+            return Err(refuse("channels of the latents", ours.latent_channels, theirs.latent_channels));
+        }
+        if ours.vae_scale_factor != theirs.vae_scale_factor {
+            return Err(refuse("pixels along a latent cell", ours.vae_scale_factor, theirs.vae_scale_factor));
+        }
+        Ok(Self { decoder, ..self })
     }
 
     /// Where the time of all runs so far went.
@@ -104,7 +129,10 @@ impl TextToImage {
     ) -> Result<Vec<Image>, PipelineError> {
         self.check(request)?;
         if self.resources.memory_bytes.is_some() {
-            footprints(&self.bundle, &STAGES, request.size, &self.resources)?;
+            let (decoder, encoders) = (&self.decoder, stages(&self.bundle));
+            let before = &encoders[..encoders.len() - 1];
+            footprints(&self.bundle, before, request.size, &self.resources)?;
+            footprints(decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
         let [cond, uncond] = self.encode(request, progress)?;
         let guidance_scale = request.guidance_scale;
@@ -121,15 +149,39 @@ impl TextToImage {
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<[TextEmbedding; 2], PipelineError> {
-        let mut encoder = timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.resources))?;
-        let mut encode = |prompt: &Prompt| {
+        let pipeline = self.bundle.pipeline();
+        let negative_is_zeros =
+            pipeline.force_zeros_for_empty_prompt == Some(true) && request.negative.as_str().is_empty();
+        let mut prompts = vec![&request.prompt];
+        prompts.extend((!negative_is_zeros).then_some(&request.negative));
+        let mut embeddings = self.encode_with(Component::TextEncoder, &prompts, progress)?;
+        if self.bundle.component(Component::TextEncoder2).is_some() {
+            let second = self.encode_with(Component::TextEncoder2, &prompts, &mut ())?;
+            let both = embeddings.into_iter().zip(second).map(|(first, second)| first.beside(second));
+            embeddings = both.collect::<Result<_, _>>().map_err(EncodeError::from)?;
+        }
+        let cond = embeddings.swap_remove(0);
+        let uncond = embeddings.pop().unwrap_or_else(|| cond.zeros());
+        Ok([cond, uncond])
+    }
+
+    /// What one encoder makes of some prompts.
+    fn encode_with(
+        &mut self,
+        kind: Component,
+        prompts: &[&Prompt],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<TextEmbedding>, PipelineError> {
+        let load = || TextEncoder::load_one(&self.bundle, kind, &self.resources);
+        let mut encoder = timed(&mut self.seconds.load, load)?;
+        let mut encode = |prompt: &&Prompt| {
             let encoded = timed(&mut self.seconds.text, || encoder.encode(prompt))?;
             if let Some(dropped) = &encoded.dropped {
                 progress.truncated(dropped);
             }
             Ok::<_, PipelineError>(encoded.embedding)
         };
-        Ok([encode(&request.prompt)?, encode(&request.negative)?])
+        prompts.iter().map(&mut encode).collect()
     }
 
     fn denoise(
@@ -163,7 +215,7 @@ impl TextToImage {
     }
 
     fn decode(&mut self, latents: &[Latents]) -> Result<Vec<Rgb8>, PipelineError> {
-        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.resources))?;
+        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.decoder, &self.resources))?;
         let mut decode = |latents| timed(&mut self.seconds.decode, || decoder.decode(latents));
         latents.iter().map(|latents| Ok(decode(latents)?)).collect()
     }

@@ -1,10 +1,10 @@
 //! The program's allocator: large blocks come from the system one by one and go back to it, so that what is resident is
 //! what the memory plan says, and not what a general allocator keeps for later.
 //!
-//! Within a plan, blocks that are freed are kept for the next of the same size: the maps of a network come in a few sizes
-//! again and again, and a fresh block costs a page fault for every page. [`keep_within`] says how much there may be of blocks
-//! in use and blocks kept, together; what is kept goes first when that is reached. Everything small is left to the standard
-//! library's allocator.
+//! Within a plan, blocks that are freed are kept for those to come, which may be a piece of one, or take in neighbours that
+//! are free too: a fresh block costs a page fault for every page. [`keep_within`] says how much there may be of blocks in use
+//! and blocks kept, together; what is kept goes first when that is reached. Everything small is left to the standard library's
+//! allocator.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -37,6 +37,28 @@ struct Block {
 
 // SAFETY: a block that nobody uses has no thread that it belongs to.
 unsafe impl Send for Block {}
+
+impl Block {
+    /// The first so many bytes of a longer block, which is left with the rest.
+    fn cut(&mut self, bytes: usize) -> Option<Self> {
+        let rest = self.bytes.checked_sub(bytes).filter(|&rest| rest > 0)?;
+        let first = Self { start: self.start, bytes };
+        // SAFETY: within the block.
+        *self = Self { start: unsafe { self.start.add(bytes) }, bytes: rest };
+        Some(first)
+    }
+
+    /// Whether one ends where the other begins.
+    fn is_beside(&self, other: &Self) -> bool {
+        let end = |block: &Self| block.start.as_ptr().wrapping_add(block.bytes);
+        end(self) == other.start.as_ptr() || end(other) == self.start.as_ptr()
+    }
+
+    /// With one that is beside it.
+    fn joined(self, other: Self) -> Self {
+        Self { start: self.start.min(other.start), bytes: self.bytes + other.bytes }
+    }
+}
 
 struct State {
     /// From the oldest to the newest.
@@ -120,8 +142,9 @@ fn state() -> MutexGuard<'static, State> {
 impl State {
     /// A block of this size and whether it is fresh, that is to say zeros.
     fn take(&mut self, bytes: usize) -> Option<(Block, bool)> {
-        if let Some(at) = self.free.iter().rposition(|block| block.bytes == bytes) {
-            return Some((self.free.remove(at), false));
+        let fits = self.free.iter().enumerate().filter(|(_, block)| block.bytes >= bytes);
+        if let Some(at) = fits.min_by_key(|(_, block)| block.bytes).map(|(at, _)| at) {
+            return Some((self.free[at].cut(bytes).unwrap_or_else(|| self.free.remove(at)), false));
         }
         self.make_room(bytes);
         let block = map(bytes)?;
@@ -129,7 +152,10 @@ impl State {
         Some((block, true))
     }
 
-    fn give(&mut self, block: Block) {
+    fn give(&mut self, mut block: Block) {
+        while let Some(at) = self.free.iter().position(|free| free.is_beside(&block)) {
+            block = block.joined(self.free.remove(at));
+        }
         if self.free.is_full() {
             self.unmap_oldest();
         }

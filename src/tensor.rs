@@ -28,12 +28,13 @@ fn check(what: &'static str, shape: &[usize], got: usize) -> Result<(), ShapeErr
     if error.expected == got && got != 0 { Ok(()) } else { Err(error) }
 }
 
-/// What the text encoder makes of a prompt: f32 `[tokens, width]`, row-major.
+/// What the text encoders make of a prompt: f32 `[tokens, width]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextEmbedding {
     values: Vec<f32>,
     tokens: usize,
     width: usize,
+    pooled: Vec<f32>,
 }
 
 impl TextEmbedding {
@@ -43,12 +44,39 @@ impl TextEmbedding {
     /// [`ShapeError`] if the length is not `tokens * width`, or is 0.
     pub fn new(values: Vec<f32>, tokens: usize, width: usize) -> Result<Self, ShapeError> {
         check("text embedding", &[tokens, width], values.len())?;
-        Ok(Self { values, tokens, width })
+        Ok(Self { values, tokens, width, pooled: Vec::new() })
+    }
+
+    /// The same with one embedding for all of the prompt.
+    pub fn with_pooled(self, pooled: Vec<f32>) -> Self {
+        Self { pooled, ..self }
+    }
+
+    /// The states of both, side by side, with the other's pooled embedding.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if the other has another number of tokens.
+    pub fn beside(self, other: Self) -> Result<Self, ShapeError> {
+        check("second text embedding", &[self.tokens, other.width], other.values.len())?;
+        let rows = self.values.chunks_exact(self.width).zip(other.values.chunks_exact(other.width));
+        let values = rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
+        Ok(Self { values, tokens: self.tokens, width: self.width + other.width, pooled: other.pooled })
+    }
+
+    /// As many zeros.
+    pub fn zeros(&self) -> Self {
+        let zeros = |values: &[f32]| vec![0.0; values.len()];
+        Self { values: zeros(&self.values), pooled: zeros(&self.pooled), ..*self }
     }
 
     /// The values, `[tokens, width]` row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// One embedding for all of the prompt, of models that are told it; else empty.
+    pub fn pooled(&self) -> &[f32] {
+        &self.pooled
     }
 
     /// The number of tokens, the model's context length.

@@ -99,7 +99,7 @@ fn one_pass_for_both_prompts_changes_no_bit() {
     let encode = |prompt: &str| {
         let mut encoder = TextEncoder::load(&bundle, &Resources::new(Threads::new(1))).unwrap();
         let chunks = encoder.chunks(&Prompt::new(prompt).unwrap(), Syntax::Plain).unwrap();
-        encoder.encode(&chunks, 1).unwrap().embedding
+        encoder.encode(&chunks, 1).unwrap()
     };
     let texts = [encode("a red box"), encode("")];
     let [_, channels, height, width] =

@@ -93,7 +93,11 @@ fn small() -> Files {
 
 fn clip() -> Files {
     let mut merges = String::new();
-    flate2::read::GzDecoder::new(&read(&data("clip-merges.txt.gz"))[..]).read_to_string(&mut merges).unwrap();
+    flate2::read::GzDecoder::new(
+        &read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/import/clip-merges.txt.gz"))[..],
+    )
+    .read_to_string(&mut merges)
+    .unwrap();
     files(&merges)
 }
 

@@ -57,7 +57,7 @@ fn prompts_are_read_and_embedded_as_by_the_reference() {
             .collect();
         assert_eq!(parse(prompt).unwrap(), parts, "{prompt:?}");
         let chunks = encoder.chunks(&Prompt::new(prompt).unwrap(), Syntax::A1111).unwrap();
-        let embedding = encoder.encode(&chunks, 1).unwrap().embedding;
+        let embedding = encoder.encode(&chunks, 1).unwrap();
         let want = &reference[&format!("embedding.{at}")];
         assert_eq!([embedding.tokens(), embedding.width()], want.shape[..], "{prompt:?}");
         let error = relative_l2(embedding.values(), &want.values);

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::{Dtype, Layout};
+use crate::map::MapError;
 
 /// Why a bundle cannot be used. Each variant names the place, and both numbers where there are two.
 #[derive(Debug, thiserror::Error)]
@@ -226,4 +227,13 @@ pub enum BundleError {
         /// Its value.
         got: f32,
     },
+}
+
+impl From<MapError> for BundleError {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Read(source) => Self::Read(source),
+            MapError::NotRegular => Self::NotRegular,
+        }
+    }
 }

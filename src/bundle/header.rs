@@ -52,6 +52,9 @@ pub struct Pipeline {
     pub default_guidance: f64,
     /// The sampler if the request names none.
     pub sampler: String,
+    /// Whether an empty negative prompt is zeros and not the embedding of nothing; of models with two text encoders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_zeros_for_empty_prompt: Option<bool>,
     /// What quantisation cost, as the importer measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,

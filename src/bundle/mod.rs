@@ -37,7 +37,6 @@ mod cast;
 mod error;
 mod header;
 mod layout;
-mod map;
 mod names;
 mod preamble;
 mod tensor;
@@ -57,13 +56,14 @@ pub use tensor::TensorEntry;
 pub use view::{TensorView, Values};
 pub use writer::{BundleWriter, WriteError};
 
+use crate::map::{self, Map};
 use blob::{BLOB_ALIGN, BlobName, SECTION_ALIGN};
 use preamble::PREAMBLE_LEN;
 
 /// An open bundle: its checked header, and the mapped file behind it.
 #[derive(Debug)]
 pub struct Bundle {
-    map: memmap2::Mmap,
+    map: Map,
     header: Header,
     header_hash: blake3::Hash,
 }

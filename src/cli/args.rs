@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
+use super::lora_arg::LoraArg;
 use super::quantity::{MemorySize, TileArg};
 use crate::pipeline::Sampler;
 
@@ -21,7 +22,7 @@ pub struct Args {
 pub enum Command {
     /// Draw a picture from words
     Generate(GenerateArgs),
-    /// Turn a folder of ONNX models, as optimum exports it, into one model file
+    /// Turn a model as others publish it into one model file: a folder of safetensors or of ONNX graphs, or a checkpoint
     Import(ImportArgs),
     /// Show what a model file holds
     Inspect(InspectArgs),
@@ -135,6 +136,12 @@ pub struct GenerateArgs {
     /// Also write the final latents, before decoding
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
+    /// Add a LoRA to the model, 1 being the strength that it was trained for; may be given several times
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    pub lora: Vec<LoraArg>,
+    /// Decode with the decoder of this model instead: a model file, or what `import` takes
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
     #[command(flatten)]
     pub init: InitArgs,
     /// Draw so many pictures, with seeds from --seed on, and keep the one that the model's CLIP finds most like the prompt
@@ -205,6 +212,12 @@ pub struct ReplayArgs {
     /// The mask over that picture, if there was one
     #[arg(long, value_name = "FILE", requires = "init_image")]
     pub mask: Option<PathBuf>,
+    /// A LoRA that was added to the model; may be given several times, in any order, and the strengths are the picture's
+    #[arg(long, value_name = "FILE")]
+    pub lora: Vec<PathBuf>,
+    /// What it was decoded with, if not with the model's own decoder
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -215,7 +228,7 @@ pub struct ReplayArgs {
 
 #[derive(Debug, Parser)]
 pub struct ImportArgs {
-    /// The folder, with model_index.json in it
+    /// A folder with model_index.json in it, that of one network, or a .safetensors file of Stable Diffusion 1, 2 or XL
     pub source: PathBuf,
     /// The model file to write
     #[arg(short, long, value_name = "FILE")]
@@ -223,6 +236,9 @@ pub struct ImportArgs {
     /// How most weights are stored
     #[arg(long, value_enum, default_value_t = WeightsArg::Int8)]
     pub weights: WeightsArg,
+    /// What the UNet predicts, if the source does not say so rightly; files of Stable Diffusion 2 do not say it at all
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub prediction_type: Option<PredictionArg>,
     /// Also run each component and a whole picture against f32 weights, for the report; takes minutes
     #[arg(long)]
     pub measure: bool,
@@ -236,6 +252,14 @@ pub enum WeightsArg {
     Int8,
     F16,
     F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PredictionArg {
+    #[value(name = "epsilon")]
+    Epsilon,
+    #[value(name = "v_prediction")]
+    VPrediction,
 }
 
 #[derive(Debug, Parser)]

@@ -7,6 +7,7 @@ use crate::bundle::BundleError;
 use crate::client::{ClientError, ScreenError};
 use crate::engine::EngineError;
 use crate::import::ImportError;
+use crate::lora::LoraError;
 use crate::output::OutputError;
 use crate::pipeline::{BlockListError, GateError, ManifestError, PipelineError, RequestError};
 use crate::protocol::{ErrorCode, ErrorDetail};
@@ -32,6 +33,9 @@ pub enum CliError {
     /// A request that the model cannot serve.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A LoRA that cannot be used with the model.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// The picture could not be made.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -141,12 +145,17 @@ impl CliError {
             return 3;
         }
         match self {
+            Self::Lora(LoraError::File(_)) => 3,
             Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => 4,
             Self::Usage(_)
             | Self::NoPrompt
             | Self::Request(_)
+            | Self::Lora(_)
             | Self::Checkpoint { foreign: true, .. }
-            | Self::Replay { source: ManifestError::Request(_) | ManifestError::Given { .. }, .. }
+            | Self::Replay {
+                source: ManifestError::Request(_) | ManifestError::Given { .. } | ManifestError::Added { .. },
+                ..
+            }
             | Self::Pipeline(
                 PipelineError::Request(_)
                 | PipelineError::Sampler(_)

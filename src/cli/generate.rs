@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::additions;
 use super::args::{GenerateArgs, InitArgs, SyntaxArg};
 use super::arrays;
 use super::bar::Bar;
@@ -20,8 +21,8 @@ use crate::denoise::guidance::GuidanceScale;
 use crate::engine::Resources;
 use crate::output;
 use crate::pipeline::{
-    BlockList, Critic, Givens, Image, InitImage, Manifest, Request, RequestError, Size, TextToImage,
-    random_seed, read_picture,
+    Additions, BlockList, Critic, Givens, Image, InitImage, Manifest, Request, RequestError, Size,
+    TextToImage, random_seed, read_picture,
 };
 use crate::tensor::Latents;
 use crate::text::{Prompt, Syntax};
@@ -41,10 +42,11 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let (path, bundle) = model::open(args.model.as_deref())?;
     let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
     let mut request = request(args, &bundle, prompt, kept.as_ref().map(Kept::seed))?;
-    let pipeline = TextToImage::new(bundle.clone(), resources.clone());
-    pipeline.check(&request)?;
+    TextToImage::new(bundle.clone(), resources.clone()).check(&request)?;
     let places = Places::new(&args.output, args.save_latents.as_deref(), args.count)?;
-    let checkpoint = checkpoint(args, kept, &mut request, &bundle, &resources)?;
+    let additions = additions::open(&args.lora, args.vae.as_deref())?;
+    let pipeline = additions::pipeline(&bundle, &resources, &additions)?;
+    let checkpoint = checkpoint(args, kept, &mut request, &bundle, &additions, &resources)?;
     let concepts = block.map(|list| list.concepts(&bundle, &resources)).transpose()?;
     if concepts.is_some() || bundle.component(Component::SafetyChecker).is_some() {
         refuse(preview.as_ref())?;
@@ -53,7 +55,8 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let critic = args.best_of.map(|_| Critic::new(&bundle, &resources, &sentence)).transpose()?;
 
     let mut pipeline = pipeline.without(concepts);
-    let mut course = course(preview, checkpoint, &request, &bundle, &resources)?;
+    let decoder = additions.decoder.as_ref().unwrap_or(&bundle);
+    let mut course = course(preview, checkpoint, &request, decoder, &resources)?;
     let mut images = pipeline.run(&request, &mut course)?;
     let scores = critic.map(|critic| best(&critic, &bundle, &resources, &mut images)).transpose()?;
     if scores.is_some() {
@@ -61,7 +64,7 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
         request.seed = images.first().map_or(request.seed, |image| image.seed);
     }
     let blocked = if scores.is_some() && !images.is_empty() { &[] } else { pipeline.blocked() };
-    let results = places.write(&images, blocked, &request, &bundle)?.with_scores(scores);
+    let results = places.write(&images, blocked, &request, &bundle, &additions)?.with_scores(scores);
     let Course { bar, checkpoint, .. } = course;
     drop(bar);
     if let Some(checkpoint) = checkpoint {
@@ -98,19 +101,19 @@ fn refuse(preview: Option<&Place>) -> Result<(), CliError> {
     preview.map_or(Ok(()), |_| Err(CliError::Usage(reason.into())))
 }
 
-/// What a run shows and keeps.
+/// What a run shows and keeps; `decoder` is the model that decodes.
 fn course(
     preview: Option<Place>,
     checkpoint: Option<Checkpoint>,
     request: &Request,
-    bundle: &Arc<Bundle>,
+    decoder: &Arc<Bundle>,
     resources: &Resources,
 ) -> Result<Course, CliError> {
     let bar = match &preview {
         Some(place) if place.is_terminal() => Bar::none(),
         _ => Bar::of_run(request.steps_taken(), resources.pulse.clone()),
     };
-    let preview = preview.map(|place| Preview::new(place, bundle, resources, request.size)).transpose()?;
+    let preview = preview.map(|place| Preview::new(place, decoder, resources, request.size)).transpose()?;
     Ok(Course { bar, preview, checkpoint })
 }
 
@@ -120,11 +123,12 @@ fn checkpoint(
     kept: Option<Kept>,
     request: &mut Request,
     bundle: &Bundle,
+    additions: &Additions,
     resources: &Resources,
 ) -> Result<Option<Checkpoint>, CliError> {
     let Some(path) = &args.checkpoint else { return Ok(None) };
     output::check(path)?;
-    let manifest = Manifest::of_request(request, bundle, resources.arithmetic);
+    let manifest = Manifest::of_request(request, bundle, additions, resources.arithmetic);
     if let Some(kept) = kept {
         let halfway = kept.of(&manifest)?;
         log::info!("going on after step {} of {}", halfway.done, request.steps_taken());

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::args::{ImportArgs, WeightsArg};
+use super::args::{ImportArgs, PredictionArg, WeightsArg};
 use super::bar::Bar;
 use super::error::CliError;
 use super::print::print;
-use crate::import::{self, Options, Precision};
+use crate::import::{self, Options, Precision, Prediction};
 use crate::output;
 
-/// Imports a folder, and says what became of it.
+/// Imports a model, and says what became of it.
 ///
 /// # Errors
 /// [`CliError`]; nothing is written then.
@@ -20,7 +20,11 @@ pub fn import(args: &ImportArgs) -> Result<(), CliError> {
         WeightsArg::F16 => Precision::F16,
         WeightsArg::F32 => Precision::F32,
     };
-    let options = Options { precision, measure: args.measure };
+    let prediction = args.prediction_type.map(|prediction| match prediction {
+        PredictionArg::Epsilon => Prediction::Epsilon,
+        PredictionArg::VPrediction => Prediction::Velocity,
+    });
+    let options = Options { precision, measure: args.measure, prediction };
     let bar = Bar::new("weights");
     let report =
         import::import(&args.source, &args.output, options, &mut |done, total| bar.set(done, total))?;

@@ -1,5 +1,6 @@
 //! The command line: flags to requests, results to text or JSON, errors to one line each and an exit code.
 
+mod additions;
 mod args;
 mod arrays;
 mod bar;
@@ -14,6 +15,7 @@ mod error;
 mod generate;
 mod import;
 mod inspect;
+mod lora_arg;
 mod memory;
 mod model;
 mod places;

@@ -7,6 +7,7 @@ use super::args::ResourceArgs;
 use super::error::CliError;
 use crate::bundle::{Bundle, Component};
 use crate::engine::{Resources, Threads, Tile};
+use crate::import::{self, Precision};
 use crate::kernels::Arithmetic;
 
 /// The model that ships.
@@ -44,6 +45,23 @@ fn places() -> Vec<PathBuf> {
         [Some(PathBuf::from("models")), beside.map(|p| p.join("models")), beside.map(Path::to_owned)];
     let shared = PathBuf::from("/usr/share/tintype/models");
     folders.into_iter().flatten().chain([shared]).map(|folder| folder.join(DEFAULT)).collect()
+}
+
+/// The model to decode with: a model file, or what can be imported to one, which is done here and now.
+///
+/// # Errors
+/// [`CliError::Model`], [`CliError::Import`].
+pub fn decoder(path: &Path) -> Result<Arc<Bundle>, CliError> {
+    let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
+    if !path.is_dir() && !is_weights {
+        return Ok(Arc::new(Bundle::open(path)?));
+    }
+    let scratch = |source| CliError::Read { path: std::env::temp_dir(), source };
+    let folder = tempfile::tempdir().map_err(scratch)?;
+    let target = folder.path().join("decoder.tintype");
+    import::import(path, &target, Precision::F16, &mut |_, _| ())?;
+    // The map outlives the file's name.
+    Ok(Arc::new(Bundle::open(&target)?))
 }
 
 /// The component of that name.

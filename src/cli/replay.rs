@@ -4,17 +4,19 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::additions;
 use super::args::{InitArgs, ReplayArgs};
 use super::bar::Bar;
 use super::course::Course;
 use super::error::CliError;
 use super::generate::givens;
+use super::lora_arg::LoraArg;
 use super::model;
 use super::print::print;
 use crate::engine::Resources;
 use crate::output;
 use crate::picture;
-use crate::pipeline::{MANIFEST, Manifest, PipelineError, TextToImage};
+use crate::pipeline::{MANIFEST, Manifest, PipelineError};
 use crate::tensor::Rgb8;
 
 /// How two pictures differ.
@@ -40,21 +42,24 @@ pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let init = InitArgs { init_image: args.init_image.clone(), mask: args.mask.clone(), strength };
     let givens = givens(args.latents.as_deref(), &init, manifest.size())?;
     let request = manifest.request(&bundle, givens).map_err(failed)?;
+    let loras: Vec<LoraArg> = args.lora.iter().cloned().map(LoraArg::full).collect();
+    let given = additions::open(&loras, args.vae.as_deref())?;
+    let additions = manifest.additions(&given).map_err(failed)?;
     if manifest.is_foreign() {
         let (name, version) = (args.picture.display(), &manifest.version);
         log::warn!("{name} was drawn by version {version}, which may have computed otherwise");
     }
     let resources = manifest.resources(Resources::new(model::threads(args.threads)?));
+    let mut pipeline = additions::pipeline(&bundle, &resources, &additions)?;
     let bar = Bar::of_run(request.steps_taken(), resources.pulse.clone());
     let mut course = Course { bar, preview: None, checkpoint: None };
-    let mut pipeline = TextToImage::new(bundle.clone(), resources);
     let image = pipeline.run(&request, &mut course)?.pop();
     drop(course);
     let image =
         image.ok_or_else(|| CliError::Blocked("the model's safety checker blocks this picture".into()))?;
 
     let difference = difference(&old, &image.pixels);
-    let texts = Manifest::new(&image, &request, &bundle).texts();
+    let texts = Manifest::new(&image, &request, &bundle, &additions).texts();
     let sha256 = match args.check {
         true => None,
         false => Some(output::write_png(&args.output, &image.pixels, &texts)?),

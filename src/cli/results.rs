@@ -11,7 +11,7 @@ use super::print::print;
 use crate::bundle::Bundle;
 use crate::kernels::Level;
 use crate::output;
-use crate::pipeline::{Blocked, Image, Manifest, Request, Seconds};
+use crate::pipeline::{Additions, Blocked, Image, Manifest, Request, Seconds};
 
 /// Where results go.
 pub struct Places {
@@ -75,6 +75,7 @@ impl Places {
         blocked: &[Blocked],
         request: &Request,
         bundle: &Bundle,
+        additions: &Additions,
     ) -> Result<Results, CliError> {
         let place = |path: &Path, image: &Image| {
             let at = usize::try_from(image.seed - request.seed).unwrap_or(usize::MAX);
@@ -86,7 +87,7 @@ impl Places {
         }
         let write = |image: &Image| {
             let path = place(&self.output, image);
-            let texts = Manifest::new(image, request, bundle).texts();
+            let texts = Manifest::new(image, request, bundle, additions).texts();
             let sha256 = output::write_png(&path, &image.pixels, &texts)?;
             Ok::<_, CliError>(Written { path, seed: image.seed, sha256 })
         };

@@ -16,6 +16,8 @@ pub struct Unet {
     class_labels: Option<usize>,
     /// The width of the guidance embedding that the network takes.
     timestep_cond: Option<usize>,
+    /// Pixels along a latent cell, of a network that is told a picture's sizes and the prompt's pooled embedding.
+    told_sizes: Option<usize>,
     memory_bytes: Option<usize>,
     /// Whether two prompts go through in one pass, once that is known.
     takes_both: Option<bool>,
@@ -44,8 +46,9 @@ impl Unet {
         let wants = |name: &str| component.inputs().iter().any(|input| input.name == name);
         let class_labels = number("projection_class_embeddings_input_dim").filter(|_| wants("class_labels"));
         let timestep_cond = number("time_cond_proj_dim").filter(|_| wants("timestep_cond"));
+        let told_sizes = wants("time_ids").then_some(bundle.pipeline().vae_scale_factor);
         let memory_bytes = resources.memory_bytes;
-        Ok(Self { component, class_labels, timestep_cond, memory_bytes, takes_both: None })
+        Ok(Self { component, class_labels, timestep_cond, told_sizes, memory_bytes, takes_both: None })
     }
 
     /// Whether the network is told how strictly to follow the prompt, and so needs to be asked only once.
@@ -125,6 +128,14 @@ impl Unet {
         if let Some(width) = self.timestep_cond {
             let embedding = guidance::embedding(guidance_scale, width);
             inputs.push(NamedTensor::new("timestep_cond", &[1, width], embedding));
+        }
+        if let Some(cell_px) = self.told_sizes {
+            // The original size, where it was cut, and the size: a picture that is whole.
+            let [height, width] =
+                [latents.height_cells(), latents.width_cells()].map(|cells| (cells * cell_px) as f32);
+            let sizes = vec![height, width, 0.0, 0.0, height, width];
+            inputs.push(NamedTensor::new("time_ids", &[1, sizes.len()], sizes));
+            inputs.push(NamedTensor::new("text_embeds", &[1, text.pooled().len()], text.pooled().to_vec()));
         }
         inputs
     }

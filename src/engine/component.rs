@@ -80,7 +80,8 @@ impl Component {
         let entry = bundle.component(kind).ok_or(EngineError::NoComponent { component: kind })?;
         let graph = serde_json::from_slice(bundle.graph(entry))
             .map_err(|source| EngineError::Graph { component: kind, source })?;
-        let weights = Weights::new(bundle.clone(), kind, arithmetic(kind, resources));
+        let weights =
+            Weights::new(bundle.clone(), kind, arithmetic(kind, resources), resources.adapters.clone());
         // Only the maps of an autoencoder are so large that stripes are worth their cost.
         let striped = matches!(kind, bundle::Component::VaeDecoder | bundle::Component::VaeEncoder);
         let tile = if striped { resources.tile } else { Tile::Off };
@@ -97,6 +98,11 @@ impl Component {
         self.graph = self.graph.without_last_layers(output, count).map_err(refused)?;
         self.planned = None;
         Ok(self)
+    }
+
+    /// Which component it is.
+    pub fn kind(&self) -> bundle::Component {
+        self.kind
     }
 
     /// The inputs that the graph takes.
@@ -172,10 +178,10 @@ impl Component {
     ///
     /// # Errors
     /// [`EngineError::MissingOutput`].
-    pub fn check_output(&self, name: &'static str) -> Result<(), EngineError> {
+    pub fn check_output(&self, name: &str) -> Result<(), EngineError> {
         let component = self.kind;
         let is_there = self.graph.outputs.iter().any(|output| output.name == name);
-        if is_there { Ok(()) } else { Err(EngineError::MissingOutput { component, name }) }
+        if is_there { Ok(()) } else { Err(EngineError::MissingOutput { component, name: name.to_owned() }) }
     }
 
     /// Runs the graph for one of its outputs.
@@ -183,14 +189,10 @@ impl Component {
     /// # Errors
     /// - As [`Component::run`].
     /// - [`EngineError::MissingOutput`] if the graph has no output `name`.
-    pub fn run_for(
-        &mut self,
-        name: &'static str,
-        inputs: &[NamedTensor],
-    ) -> Result<NamedTensor, EngineError> {
+    pub fn run_for(&mut self, name: &str, inputs: &[NamedTensor]) -> Result<NamedTensor, EngineError> {
         let mut outputs = self.run(inputs)?.into_iter();
-        let missing = EngineError::MissingOutput { component: self.kind, name };
-        outputs.find(|output| output.name == name).ok_or(missing)
+        let missing = || EngineError::MissingOutput { component: self.kind, name: name.to_owned() };
+        outputs.find(|output| output.name == name).ok_or_else(missing)
     }
 
     fn bind(&self, input: &Input, given: &[NamedTensor]) -> Result<Tensor, EngineError> {

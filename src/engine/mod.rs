@@ -10,6 +10,7 @@
 //!
 //! This is the only module that names tract.
 
+pub mod adapters;
 mod component;
 mod dimensions;
 pub mod graph;
@@ -88,7 +89,7 @@ pub enum EngineError {
         /// The component.
         component: bundle::Component,
         /// The output.
-        name: &'static str,
+        name: String,
     },
     /// The network has fewer layers than are to be left out, or they cannot be told apart.
     #[error("{component} has {got} layers that can be left out, and {wanted} are to be")]

@@ -40,9 +40,11 @@ impl EvalOp for OperationNode {
         let shape = self.operation.output_shape(&shapes).map_err(|reason| format_err!("{reason}"))?;
         let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<TVec<_>>>()?;
         let values = plain.iter().map(|input| input.as_slice::<f32>()).collect::<TractResult<TVec<_>>>()?;
+        let begun = std::time::Instant::now();
         let mut output = Tensor::zero::<f32>(&shape)?;
         let mut target = output.try_as_plain_ram_mut()?;
         self.operation.run(&shapes, &values, target.as_slice_mut::<f32>()?, &Threads::current());
+        log::debug!("{} {shapes:?} -> {shape:?}: {} us", self.operation.name(), begun.elapsed().as_micros());
         Ok(tvec!(output.into_tvalue()))
     }
 }

@@ -1,10 +1,13 @@
-//! What a run may use of the machine.
+//! What a run may use of the machine, and what it adds to the model.
 
+use std::sync::Arc;
+
+use super::adapters::Adapters;
 use super::pulse::Pulse;
 use super::threads::Threads;
 use crate::kernels::{Arithmetic, Level};
 
-/// Threads and memory for the components of a run.
+/// Threads, memory and additions for the components of a run.
 #[derive(Debug, Clone)]
 pub struct Resources {
     /// The threads to compute with.
@@ -17,6 +20,8 @@ pub struct Resources {
     pub arithmetic: Arithmetic,
     /// Tells that a run goes on, and can end it.
     pub pulse: Pulse,
+    /// What is added to layers of the model.
+    pub adapters: Arc<Adapters>,
 }
 
 /// How large maps are worked on. Whole or in stripes the result is the same, but for rounding.
@@ -37,6 +42,13 @@ impl Resources {
     /// These threads, as much memory as it takes, and the fastest arithmetic.
     pub fn new(threads: Threads) -> Self {
         let arithmetic = Arithmetic::wanted_or(Level::detect().arithmetic());
-        Self { threads, memory_bytes: None, tile: Tile::Auto, arithmetic, pulse: Pulse::default() }
+        Self {
+            threads,
+            memory_bytes: None,
+            tile: Tile::Auto,
+            arithmetic,
+            pulse: Pulse::default(),
+            adapters: Arc::default(),
+        }
     }
 }

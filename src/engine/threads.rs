@@ -1,5 +1,7 @@
 //! The threads of a run, as tract's executor carries them.
 
+use std::sync::{Mutex, PoisonError};
+
 use rayon::prelude::*;
 use tract_linalg::multithread::{Executor, current_tract_executor};
 
@@ -62,11 +64,32 @@ impl Threads {
         match &self.0 {
             Executor::MultiThread(pool) if values.len() > len => {
                 pool.install(|| {
-                    values.par_chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk));
+                    let chunks = values.par_chunks_mut(len).enumerate();
+                    // One at a time: a thread that falls behind leaves the others something to take.
+                    chunks.with_max_len(1).for_each(|(at, chunk)| work(at, chunk));
                 });
             }
             _ => values.chunks_mut(len).enumerate().for_each(|(at, chunk)| work(at, chunk)),
         }
+    }
+
+    /// As [`Threads::for_each_chunk`], for work that needs scratch memory: `scratch` is called no more often than there are
+    /// threads, and what it makes is handed from chunk to chunk as it was left.
+    pub(super) fn for_each_chunk_with<T: Send, S: Send>(
+        &self,
+        values: &mut [T],
+        len: usize,
+        scratch: impl Fn() -> S + Sync + Send,
+        work: impl Fn(usize, &mut [T], &mut S) + Sync + Send,
+    ) {
+        let spare = Mutex::new(Vec::new());
+        let lock = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+        self.for_each_chunk(values, len, |at, chunk| {
+            let taken = lock().pop();
+            let mut own = taken.unwrap_or_else(&scratch);
+            work(at, chunk, &mut own);
+            lock().push(own);
+        });
     }
 
     /// As [`Threads::for_each_chunk`], for work that is little more than moving the numbers: a thread takes several chunks

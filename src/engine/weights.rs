@@ -3,14 +3,21 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::adapters::Adapters;
 use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
 use crate::kernels::integer::{Integer, STEP};
 use crate::kernels::panel::{Group, Panel, StoredGroup};
-use crate::kernels::{Arithmetic, Level, Line};
+use crate::kernels::{Arithmetic, LANES, Level, Line};
+use crate::tensor_file::{Tensor, TensorFile};
 
 /// Inputs that share a scale where a channel has several; steps of a product start at multiples of it.
 pub const SCALE_RUN: usize = 32;
+
+/// What stands in the name of a weight that is added to a layer, behind that of the layer's own, and before which one it is.
+const ADDED: &str = "+";
+const DOWN: &str = "down";
+const UP: &str = "up";
 
 /// All weights of one component.
 #[derive(Debug, Clone)]
@@ -18,14 +25,33 @@ pub struct Weights {
     bundle: Arc<Bundle>,
     component: Component,
     arithmetic: Arithmetic,
+    adapters: Arc<Adapters>,
+}
+
+/// The names of two weights that are added to a layer, and what their product is multiplied by.
+pub struct Added {
+    /// That of the first.
+    pub down: String,
+    /// That of the second.
+    pub up: String,
+    /// The factor.
+    pub scale: f32,
 }
 
 /// A weight `[o, k]` that products are made with.
 #[derive(Debug, Clone)]
 pub struct Matrix {
-    bundle: Arc<Bundle>,
-    entry: TensorEntry,
+    numbers: Numbers,
     arithmetic: Arithmetic,
+}
+
+/// Where a matrix's numbers are.
+#[derive(Debug, Clone)]
+enum Numbers {
+    /// In the bundle.
+    Bundle(Arc<Bundle>, TensorEntry),
+    /// In a file of its own, in torch's order, and of this shape in ours.
+    File(Arc<TensorFile>, Tensor, Vec<usize>),
 }
 
 /// A weight of few numbers, stored as f32.
@@ -43,9 +69,38 @@ pub struct Table {
 }
 
 impl Weights {
-    /// Those of `component`, and what products with them are to be computed in, where they can be.
-    pub fn new(bundle: Arc<Bundle>, component: Component, arithmetic: Arithmetic) -> Self {
-        Self { bundle, component, arithmetic }
+    /// Those of `component`, what products with them are to be computed in, where they can be, and what is added to them.
+    pub fn new(
+        bundle: Arc<Bundle>,
+        component: Component,
+        arithmetic: Arithmetic,
+        adapters: Arc<Adapters>,
+    ) -> Self {
+        Self { bundle, component, arithmetic, adapters }
+    }
+
+    /// What is added to the layer with this weight.
+    pub fn added_to(&self, weight: &str) -> Vec<Added> {
+        let adapters = self.adapters.of(self.component, weight).iter().enumerate();
+        let name = |at: usize, which: &str| format!("{weight}{ADDED}{at}.{which}");
+        adapters
+            .map(|(at, adapter)| Added { down: name(at, DOWN), up: name(at, UP), scale: adapter.scale })
+            .collect()
+    }
+
+    /// A matrix of a name that [`Weights::added_to`] gave.
+    fn added(&self, name: &str) -> Option<Matrix> {
+        let (weight, (at, which)) =
+            name.split_once(ADDED).and_then(|(w, rest)| Some((w, rest.split_once('.')?)))?;
+        let adapter = self.adapters.of(self.component, weight).get(at.parse::<usize>().ok()?)?;
+        let tensor = if which == DOWN { &adapter.down } else { &adapter.up };
+        let shape = match tensor.shape[..] {
+            [o, c, 1, 1] => vec![o, c],
+            [o, c, height, width] => vec![o, height, width, c],
+            _ => tensor.shape.clone(),
+        };
+        let numbers = Numbers::File(adapter.file.clone(), tensor.clone(), shape);
+        Some(Matrix { numbers, arithmetic: Arithmetic::F32 })
     }
 
     /// Gives their pages back to the system.
@@ -63,12 +118,15 @@ impl Weights {
 
     /// The matrix of that name.
     pub fn matrix(&self, name: &str) -> Result<Matrix, String> {
+        if let Some(added) = self.added(name) {
+            return Ok(added);
+        }
         let entry = self.entry(name)?;
         if entry.layout() != Layout::O8k4 {
             return Err(format!("weight `{name}` has layout {}, not {}", entry.layout(), Layout::O8k4));
         }
         let arithmetic = if entry.dtype() == Dtype::I8 { self.arithmetic } else { Arithmetic::F32 };
-        Ok(Matrix { bundle: self.bundle.clone(), entry, arithmetic })
+        Ok(Matrix { numbers: Numbers::Bundle(self.bundle.clone(), entry), arithmetic })
     }
 
     /// The vector of that name.
@@ -96,7 +154,10 @@ impl Weights {
 impl Matrix {
     /// The shape as stored: `[o, k]`, or `[o, kh, kw, c]` of a convolution.
     pub fn shape(&self) -> &[usize] {
-        self.entry.shape()
+        match &self.numbers {
+            Numbers::Bundle(_, entry) => entry.shape(),
+            Numbers::File(_, _, shape) => shape,
+        }
     }
 
     /// The number of output channels.
@@ -117,7 +178,11 @@ impl Matrix {
     /// Fills `panel` with output channels `output .. output + 16`, inputs `first .. first + panel.len()`;
     /// zeros where there are no such channels. `output` is a multiple of 16, `first` of 4.
     pub fn panel(&self, level: Level, output: usize, first: usize, panel: &mut [Line]) {
-        let view = self.bundle.tensor(&self.entry);
+        let (bundle, entry) = match &self.numbers {
+            Numbers::Bundle(bundle, entry) => (bundle, entry),
+            Numbers::File(file, tensor, _) => return self.panel_of_file(file, tensor, output, first, panel),
+        };
+        let view = bundle.tensor(entry);
         let inputs = self.inputs();
         let groups = inputs.div_ceil(GROUP);
         for lane in [0, BLOCK] {
@@ -135,16 +200,42 @@ impl Matrix {
                     dequantise::float16(level, &values.as_chunks().0[groups], first, lane, panel);
                 }
                 Values::I8 { values, scales } => {
-                    let scales = self.scales_of(scales, block);
+                    let scales = self.scales_of(entry, scales, block);
                     dequantise::int8(level, &values.as_chunks().0[groups], scales, first, lane, panel);
                 }
             }
         }
     }
 
+    /// As [`Matrix::panel`], of a file in torch's order: taps vary fastest.
+    fn panel_of_file(
+        &self,
+        file: &TensorFile,
+        tensor: &Tensor,
+        output: usize,
+        first: usize,
+        panel: &mut [Line],
+    ) {
+        let inputs = self.inputs();
+        let channels = *self.shape().last().expect("a matrix has two dimensions");
+        let taps = inputs / channels;
+        for lane in 0..LANES {
+            let numbers = panel.iter_mut().map(|row| &mut row[lane]);
+            let start = (output + lane) * inputs;
+            match output + lane < self.outputs() {
+                false => numbers.for_each(|number| *number = 0.0),
+                true if taps == 1 => file.gather(tensor, start + first.., numbers),
+                true => {
+                    let place = |at: usize| start + at % channels * taps + at / channels;
+                    file.gather(tensor, (first..).map(place), numbers);
+                }
+            }
+        }
+    }
+
     /// The scales of a block of output channels.
-    fn scales_of<'a>(&self, scales: &'a [f32], block: usize) -> dequantise::Scales<'a> {
-        let kind = self.entry.scales().expect("int8 tensors have scales");
+    fn scales_of<'a>(&self, entry: &TensorEntry, scales: &'a [f32], block: usize) -> dequantise::Scales<'a> {
+        let kind = entry.scales().expect("int8 tensors have scales");
         let per_block = kind.per_channel(self.inputs());
         let values = &scales.as_chunks().0[block * per_block..(block + 1) * per_block];
         dequantise::Scales { values, run: if kind == Scales::Channel { usize::MAX } else { SCALE_RUN } }
@@ -161,7 +252,8 @@ impl Matrix {
         inputs: Range<usize>,
         panel: &mut Panel<Q>,
     ) {
-        let Values::I8 { values, scales } = self.bundle.tensor(&self.entry).values else {
+        let Numbers::Bundle(bundle, entry) = &self.numbers else { unreachable!("a file has floats") };
+        let Values::I8 { values, scales } = bundle.tensor(entry).values else {
             unreachable!("its arithmetic says that the weights are integers");
         };
         let (values, _) = values.as_chunks();
@@ -173,11 +265,11 @@ impl Matrix {
         };
         let block = output / BLOCK;
         panel.groups.resize(inputs.len().next_multiple_of(STEP) / GROUP, Group::zeros());
-        let run = self.scales_of(scales, block).run.min(inputs.len());
+        let run = self.scales_of(entry, scales, block).run.min(inputs.len());
         panel.run = run / GROUP;
         panel.scales.resize(inputs.len().div_ceil(run), Line::ZERO);
         for (half, block) in (block..(block + 2).min(self.outputs().div_ceil(BLOCK))).enumerate() {
-            let scales = self.scales_of(scales, block);
+            let scales = self.scales_of(entry, scales, block);
             for (first, line) in inputs.clone().step_by(run).zip(&mut panel.scales) {
                 line[half * BLOCK..][..BLOCK].copy_from_slice(&scales.values[first / scales.run]);
             }

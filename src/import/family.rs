@@ -4,10 +4,10 @@
 //! |---|---|---|---|
 //! | LCM, TCD | lcm, tcd | 4 | none; 8.5 for a network that is told the scale |
 //! | Euler, Euler ancestral with trailing timesteps, noise predicted (Turbo) | euler, euler-a | 4 | none |
-//! | any other | that of its class, or DDIM | 20 | 7.5 |
+//! | any other | that of its class, or DDIM | 20 | 7.5; 5 for XL |
 //!
-//! Source: model cards of LCM, SD-Turbo and SDXL-Turbo; the defaults of `LatentConsistencyModelPipeline` and
-//! `StableDiffusionPipeline` in diffusers 0.42.1, whose 50 steps are long on a board.
+//! Source: model cards of LCM, SD-Turbo and SDXL-Turbo; the defaults of `LatentConsistencyModelPipeline`,
+//! `StableDiffusionPipeline` and `StableDiffusionXLPipeline` in diffusers 0.42.1, whose 50 steps are long on a board.
 
 use serde_json::Value;
 
@@ -30,8 +30,9 @@ pub struct Family {
 }
 
 impl Family {
-    /// Of a model with this scheduler configuration; `is_told_guidance` if its UNet has an input for the scale.
-    pub fn new(scheduler: &Value, is_told_guidance: bool) -> Self {
+    /// Of a model with this scheduler configuration; `is_told_guidance` if its UNet has an input for the scale, `is_xl` if it
+    /// has one for sizes.
+    pub fn new(scheduler: &Value, is_told_guidance: bool, is_xl: bool) -> Self {
         let of_class = Sampler::of_scheduler(scheduler);
         let sampler = if of_class.can_follow(scheduler) { of_class } else { Sampler::Ddim };
         let is_turbo = scheduler["timestep_spacing"] == "trailing"
@@ -41,7 +42,7 @@ impl Family {
             Sampler::Lcm | Sampler::Tcd if is_told_guidance => (FEW_STEPS, 8.5),
             Sampler::Lcm | Sampler::Tcd => (FEW_STEPS, NO_GUIDANCE),
             Sampler::Euler | Sampler::EulerAncestral if is_turbo => (FEW_STEPS, NO_GUIDANCE),
-            _ => (20, 7.5),
+            _ => (20, if is_xl { 5.0 } else { 7.5 }),
         };
         Self { sampler, steps, guidance }
     }
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn a_family_follows_its_scheduler() {
         let family = |scheduler: Value, told| {
-            let Family { sampler, steps, guidance } = Family::new(&scheduler, told);
+            let Family { sampler, steps, guidance } = Family::new(&scheduler, told, false);
             (sampler.name(), steps, guidance)
         };
         let class = |name: &str| json!({"_class_name": name, "beta_schedule": "scaled_linear"});
@@ -71,14 +72,16 @@ mod tests {
         let mut zero_snr = trailing("EulerDiscreteScheduler");
         zero_snr["prediction_type"] = json!("v_prediction");
         assert_eq!(family(zero_snr, false), ("euler", 20, 7.5));
+        assert_eq!(Family::new(&class("EulerDiscreteScheduler"), false, true).guidance, 5.0);
+        assert_eq!(Family::new(&trailing("EulerAncestralDiscreteScheduler"), false, true).guidance, 1.0);
     }
 
     #[test]
     fn what_a_class_has_and_its_sampler_lacks_is_drawn_with_ddim() {
         let stochastic =
             json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"});
-        assert_eq!(Family::new(&stochastic, false).sampler, Sampler::Ddim);
+        assert_eq!(Family::new(&stochastic, false, false).sampler, Sampler::Ddim);
         let plain = json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++"});
-        assert_eq!(Family::new(&plain, false).sampler, Sampler::DpmSolver);
+        assert_eq!(Family::new(&plain, false, false).sampler, Sampler::DpmSolver);
     }
 }

@@ -1,38 +1,46 @@
-//! A folder of ONNX models, as optimum writes it, -> one bundle.
+//! A model as others publish it -> one bundle.
 //!
 //! ```text
-//! read the folder's configuration files                                         folder
-//! for each component, take the graph over                                       engine::onnx
+//! find the networks, read the configuration files                               source, folder, checkpoint
+//! for each component, take the ONNX graph over, or build that of its class      part, engine::onnx, architectures
 //! one weight at a time: read it, decide how it is stored                        precision, quantise, weight
 //! the header follows from that, and the report of what was lost                 report, measure
 //! one weight at a time: read it again, quantise, arrange, write                 weight
 //! ```
-//! It runs once, on any machine. Memory holds one weight at a time beside the ONNX graph, and nothing stands under the
+//! It runs once, on any machine. Memory holds one weight at a time beside the graphs, and nothing stands under the
 //! target's name before all of it is written.
 
+mod architectures;
+mod checkpoint;
+mod config_file;
 mod family;
 mod folder;
 mod measure;
+mod ours;
+mod part;
 mod precision;
 mod quantise;
 mod report;
+mod source;
+mod vocabulary;
 mod weight;
 
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{
-    Blob, BundleError, BundleWriter, Component, ComponentEntry, FileEntry, Header, Pipeline, TensorEntry,
-    WriteError,
+    Blob, BundleError, BundleWriter, Component, ComponentEntry, FileEntry, Header, Pipeline, WriteError,
 };
 use crate::engine::EngineError;
-use crate::engine::onnx::{self, Constant, Imported, OnnxError};
+use crate::engine::onnx::OnnxError;
 use crate::pipeline::PipelineError;
-use folder::Folder;
+pub use architectures::ArchitectureError;
+use part::{Part, parts};
 pub use precision::Precision;
 use precision::Role;
 pub use report::{ComponentReport, Deviation, Difference, Numbers, Report};
+use source::Source;
 
-/// Why a folder was not imported. Nothing was written.
+/// Why a model was not imported. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// A file of the folder cannot be read.
@@ -52,7 +60,7 @@ pub enum ImportError {
         reason: String,
     },
     /// The folder is no pipeline.
-    #[error("{} holds no component: expected folders such as unet/ and text_encoder/ with model.onnx and config.json in them, as optimum exports them", path.display())]
+    #[error("{} holds no component: expected folders such as unet/ and text_encoder/ with config.json in them, and beside it model.onnx, as optimum exports it, or weights in safetensors", path.display())]
     NoComponents {
         /// The folder.
         path: PathBuf,
@@ -64,6 +72,17 @@ pub enum ImportError {
         component: Component,
         /// Why.
         source: OnnxError,
+    },
+    /// A file of weights that is none, or of a model that is not known.
+    #[error(transparent)]
+    Source(#[from] ArchitectureError),
+    /// The network that a configuration describes cannot be built of the weights.
+    #[error("cannot import {component}")]
+    Network {
+        /// The component.
+        component: Component,
+        /// Why.
+        source: ArchitectureError,
     },
     /// A weight whose shape no bundle can hold.
     #[error("a weight of {component} cannot be stored")]
@@ -92,30 +111,43 @@ pub enum ImportError {
     Draw(#[from] PipelineError),
 }
 
-/// How a folder is imported.
+/// What a UNet predicts, where the source's word is not to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise.
+    Epsilon,
+    /// The velocity.
+    Velocity,
+}
+
+/// How a model is imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// What most weights are stored as.
     pub precision: Precision,
     /// Whether every component and a whole picture are also run against f32 weights, which takes minutes.
     pub measure: bool,
+    /// What the UNet predicts; what the source says, if not given.
+    pub prediction: Option<Prediction>,
 }
 
 impl From<Precision> for Options {
     fn from(precision: Precision) -> Self {
-        Self { precision, measure: false }
+        Self { precision, measure: false, prediction: None }
     }
 }
 
-/// A component on its way into the bundle.
-struct Part {
-    component: Component,
-    imported: Imported,
-    graph: Vec<u8>,
-    weights: Vec<(String, weight::Plan)>,
+impl Prediction {
+    /// As a scheduler's configuration has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::Velocity => "v_prediction",
+        }
+    }
 }
 
-/// Imports the folder `source` to a bundle at `target`; `progress` is told how many of how many things are done.
+/// Imports the folder or file `source` to a bundle at `target`; `progress` is told how many of how many things are done.
 ///
 /// # Errors
 /// [`ImportError`]; the target is then as it was.
@@ -126,38 +158,26 @@ pub fn import(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report, ImportError> {
     let options = options.into();
-    let folder = Folder::open(source)?;
-    let mut parts = parts(&folder)?;
-    let weights: usize = parts.iter().map(|part| part.imported.weights.len()).sum();
+    let source = Source::open(source, options.prediction.map(Prediction::name))?;
+    let mut parts = parts(&source)?;
+    let weights: usize = parts.iter().map(Part::len).sum();
     let times = if options.measure { 5 } else { 2 };
     let mut course = Course { done: 0, total: times * weights, tell: progress };
     let scratch = options.measure.then(|| tempfile::tempdir_in(beside(target))).transpose();
     let scratch = scratch.map_err(|source| unwritable(target, source))?;
     if let Some(scratch) = &scratch {
-        decide(&mut parts, &folder, Precision::F32, &mut course)?;
-        write(&folder, &parts, &report(&parts), &scratch.path().join("exact"), &mut course)?;
+        decide(&mut parts, &source, Precision::F32, &mut course)?;
+        write(&source, &parts, &report(&parts), &scratch.path().join("exact"), &mut course)?;
     }
-    decide(&mut parts, &folder, options.precision, &mut course)?;
+    decide(&mut parts, &source, options.precision, &mut course)?;
     let mut report = report(&parts);
     if let Some(scratch) = &scratch {
         let [stored, exact] = ["stored", "exact"].map(|name| scratch.path().join(name));
-        write(&folder, &parts, &report, &stored, &mut course)?;
+        write(&source, &parts, &report, &stored, &mut course)?;
         measure::measure(&stored, &exact, &mut report)?;
     }
-    write(&folder, &parts, &report, target, &mut course)?;
+    write(&source, &parts, &report, target, &mut course)?;
     Ok(report)
-}
-
-/// Takes the graphs over; no weight is read yet.
-fn parts(folder: &Folder) -> Result<Vec<Part>, ImportError> {
-    let part = |&component: &Component| {
-        let size = |name: &str, at: usize| folder.analysis_size(component, name, at);
-        let imported = onnx::import(&folder.graph_file(component), &size)
-            .map_err(|source| ImportError::Graph { component, source })?;
-        let graph = serde_json::to_vec(&imported.graph).expect("a graph has string keys and finite numbers");
-        Ok(Part { component, imported, graph, weights: Vec::new() })
-    };
-    folder.components().iter().map(part).collect()
 }
 
 /// What was decided for the weights, before anything is measured.
@@ -168,69 +188,68 @@ fn report(parts: &[Part]) -> Report {
 /// Reads every weight once and decides how it is stored.
 fn decide(
     parts: &mut [Part],
-    folder: &Folder,
+    source: &Source,
     precision: Precision,
     course: &mut Course,
 ) -> Result<(), ImportError> {
     for part in parts {
-        let roles = Role::of_weights(&part.imported.graph);
-        let mut weights = Vec::with_capacity(part.imported.weights.len());
-        for (name, constant) in &part.imported.weights {
-            let stored = precision.stored(name, &constant.shape(), roles[name], folder.f16_modules());
-            let values = part.read(name, constant)?;
-            let plan = weight::Plan::new(&values, constant.shape(), stored, folder.channel_error_max());
-            weights.push((name.clone(), plan));
+        let roles = Role::of_weights(&part.graph);
+        let mut plans = Vec::with_capacity(part.len());
+        for at in 0..part.len() {
+            let (name, shape) = (part.name(at), part.shape(at));
+            let stored = precision.stored(name, &shape, roles[name], source.f16_modules());
+            plans.push(weight::Plan::new(&part.read(at)?, shape, stored, source.channel_error_max()));
             course.step();
         }
-        part.weights = weights;
+        part.plans = plans;
     }
     Ok(())
 }
 
 /// Writes the bundle, one weight at a time.
 fn write(
-    folder: &Folder,
+    source: &Source,
     parts: &[Part],
     report: &Report,
     target: &Path,
     course: &mut Course,
 ) -> Result<(), ImportError> {
-    let mut writer = BundleWriter::create(target, header(folder, parts, report)?)?;
-    for (name, contents) in folder.files() {
+    let mut writer = BundleWriter::create(target, header(source, parts, report)?)?;
+    for (name, contents) in source.files() {
         writer.write_file(name, contents)?;
     }
     for part in parts {
-        writer.write_graph(part.component, &part.graph)?;
+        writer.write_graph(part.component, &part.graph_json)?;
     }
     for part in parts {
-        for ((name, constant), (_, plan)) in part.imported.weights.iter().zip(&part.weights) {
-            plan.write(&mut writer, part.component, name, &part.read(name, constant)?)?;
+        for (at, plan) in part.plans.iter().enumerate() {
+            plan.write(&mut writer, part.component, part.name(at), &part.read(at)?)?;
             course.step();
         }
     }
     Ok(writer.finish()?)
 }
 
-fn header(folder: &Folder, parts: &[Part], report: &Report) -> Result<Header, ImportError> {
+fn header(source: &Source, parts: &[Part], report: &Report) -> Result<Header, ImportError> {
     let file = |(name, contents): (&str, &[u8])| FileEntry {
         name: name.to_owned(),
         blob: Blob::unwritten(contents.len() as u64),
     };
-    let component = |part: &Part| {
+    let component = |(part, network): (&Part, &source::Network)| {
         Ok(ComponentEntry {
             name: part.component,
-            config: folder.config(part.component).clone(),
-            graph: Blob::unwritten(part.graph.len() as u64),
+            config: network.config.clone(),
+            graph: Blob::unwritten(part.graph_json.len() as u64),
             tensors: part.entries()?,
         })
     };
-    let pipeline = Pipeline { report: Some(report.to_json()), ..folder.pipeline() };
-    let components = parts.iter().map(component).collect::<Result<_, ImportError>>()?;
+    let pipeline = Pipeline { report: Some(report.to_json()), ..source.pipeline() };
+    let components = parts.iter().zip(source.networks()).map(component);
     Ok(Header {
         pipeline,
-        licences: folder.licences(),
-        files: folder.files().map(file).collect(),
-        components,
+        licences: source.licences(),
+        files: source.files().map(file).collect(),
+        components: components.collect::<Result<_, ImportError>>()?,
     })
 }
 
@@ -254,35 +273,5 @@ impl Course<'_> {
     fn step(&mut self) {
         self.done += 1;
         (self.tell)(self.done, self.total);
-    }
-}
-
-impl Part {
-    fn read(&self, name: &str, constant: &Constant) -> Result<Vec<f32>, ImportError> {
-        let component = self.component;
-        constant
-            .read(name, &self.imported.initialisers)
-            .map_err(|source| ImportError::Graph { component, source })
-    }
-
-    fn entries(&self) -> Result<Vec<TensorEntry>, ImportError> {
-        let component = self.component;
-        let refused = |source| ImportError::Tensor { component, source };
-        self.weights.iter().map(|(name, plan)| plan.entry(component, name).map_err(refused)).collect()
-    }
-
-    fn report(&self) -> ComponentReport {
-        let (mut numbers, mut weights) = (Numbers::default(), Deviation::default());
-        for (_, plan) in &self.weights {
-            numbers.add(plan.dtype(), plan.count());
-            weights.merge(&plan.error);
-        }
-        ComponentReport {
-            component: self.component.name(),
-            operations: self.imported.graph.nodes.len(),
-            numbers,
-            weights: weights.difference(),
-            output: None,
-        }
     }
 }

@@ -32,9 +32,8 @@ const PARTS: usize = LANES / STEP;
 ///
 /// # Panics
 /// If the channels are not a multiple of [`STEP`] or not the same for all pixels, or the stride is not one or too short.
-pub fn input(level: Level, pixels: &[&[f32]; PLACES], turned: &mut [f32]) {
+pub fn input(level: Level, pixels: &[&[f32]; PLACES], turned: &mut [f32], stride: usize) {
     let channels = pixels[0].len();
-    let stride = turned.len() / PLACES;
     assert!(channels.is_multiple_of(STEP) && stride.is_multiple_of(STEP) && channels <= stride);
     let pixels = pixels.map(|pixel| pixel[..channels].as_chunks::<STEP>().0);
     let (turned, _) = turned.as_chunks_mut::<STEP>();
@@ -77,9 +76,8 @@ impl LanesWork for TurnInput<'_> {
 ///
 /// # Panics
 /// If the taps are not equally long, or longer than the stride.
-pub fn weights(level: Level, taps: &[&[Line]; TAPS * TAPS], turned: &mut [Line]) {
+pub fn weights(level: Level, taps: &[&[Line]; TAPS * TAPS], turned: &mut [Line], stride: usize) {
     let inputs = taps[0].len();
-    let stride = turned.len() / PLACES;
     assert!(inputs <= stride);
     let taps = taps.map(|tap| &tap[..inputs]);
     level.run_lanes(TurnWeights { taps, turned, inputs, stride });
@@ -246,8 +244,8 @@ mod tests {
     fn tile(level: Level, pixels: &[Vec<f32>], taps: &[Vec<Line>], bias: &Line) -> [Line; OUTPUTS * OUTPUTS] {
         let (stride, gap) = (CHANNELS + STEP, CHANNELS + 1);
         let (mut v, mut u) = (vec![f32::NAN; PLACES * stride], vec![Line::ZERO; PLACES * gap]);
-        input(level, &std::array::from_fn(|at| &pixels[at][..]), &mut v);
-        weights(level, &std::array::from_fn(|at| &taps[at][..]), &mut u);
+        input(level, &std::array::from_fn(|at| &pixels[at][..]), &mut v, stride);
+        weights(level, &std::array::from_fn(|at| &taps[at][..]), &mut u, gap);
         let mut sums = vec![Line::ZERO; PLACES * 2];
         for place in 0..PLACES {
             for c in 0..CHANNELS {

@@ -6,9 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::replay::Division;
-use super::{Image, InitImage, Request, Sampler};
+use super::{Additions, Image, InitImage, Request, Sampler};
 use crate::bundle::Bundle;
 use crate::kernels::Arithmetic;
+use crate::lora::Lora;
 use crate::tensor::Latents;
 use crate::text::Syntax;
 
@@ -66,6 +67,12 @@ pub struct Manifest {
     /// The picture that it began from, if there was one: it is needed to make this one again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Begun>,
+    /// What was added to the model's layers, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<UsedLora>,
+    /// The other model whose decoder was used, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<UsedDecoder>,
     /// What decided how large maps were divided, if they were: that changes the last bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub division: Option<Division>,
@@ -83,6 +90,28 @@ pub struct Begun {
     pub strength: f64,
 }
 
+/// A LoRA that a picture was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedLora {
+    /// The file's name without its folder.
+    pub name: String,
+    /// The start of the file's BLAKE3, 16 hexadecimal digits.
+    pub hash: String,
+    /// How strongly it was applied.
+    pub strength: f32,
+}
+
+/// A decoder that a picture was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedDecoder {
+    /// Its model's name.
+    pub model: String,
+    /// Its model's hash.
+    pub model_hash: String,
+}
+
 impl Begun {
     /// From this picture.
     fn new(init: &InitImage) -> Self {
@@ -90,15 +119,32 @@ impl Begun {
     }
 }
 
+impl From<&Lora> for UsedLora {
+    fn from(lora: &Lora) -> Self {
+        Self { name: lora.name(), hash: lora.hash().to_owned(), strength: lora.strength() }
+    }
+}
+
+impl From<&Bundle> for UsedDecoder {
+    fn from(bundle: &Bundle) -> Self {
+        Self { model: bundle.pipeline().name.clone(), model_hash: bundle.model_hash() }
+    }
+}
+
 impl Manifest {
-    /// Of a picture that `request` made with the model in `bundle`.
-    pub fn new(image: &Image, request: &Request, bundle: &Bundle) -> Self {
-        let manifest = Self::of_request(request, bundle, image.arithmetic);
+    /// Of a picture that `request` made with the model in `bundle` and what was added to it.
+    pub fn new(image: &Image, request: &Request, bundle: &Bundle, additions: &Additions) -> Self {
+        let manifest = Self::of_request(request, bundle, additions, image.arithmetic);
         Self { seed: image.seed, division: image.division, ..manifest }
     }
 
     /// Of the first picture of a request, before it is made.
-    pub fn of_request(request: &Request, bundle: &Bundle, arithmetic: Arithmetic) -> Self {
+    pub fn of_request(
+        request: &Request,
+        bundle: &Bundle,
+        additions: &Additions,
+        arithmetic: Arithmetic,
+    ) -> Self {
         Self {
             version: VERSION.into(),
             pipeline: bundle.pipeline().kind.clone(),
@@ -119,6 +165,8 @@ impl Manifest {
             latents_given: request.latents.is_some(),
             latents_hash: request.latents.as_ref().map(hash),
             init: request.init.as_ref().map(Begun::new),
+            loras: additions.loras.iter().map(UsedLora::from).collect(),
+            vae: additions.decoder.as_deref().map(UsedDecoder::from),
             division: None,
         }
     }
@@ -150,6 +198,13 @@ impl Manifest {
         if self.clip_skip > 0 {
             // A1111 counts from the last layer on.
             text += &format!(", Clip skip: {}", self.clip_skip + 1);
+        }
+        if let Some(vae) = &self.vae {
+            text += &format!(", VAE hash: {}, VAE: {}", vae.model_hash, quoted(&vae.model));
+        }
+        if !self.loras.is_empty() {
+            let loras = self.loras.iter().map(|lora| format!("{}: {}", lora.name, lora.hash));
+            text += &format!(", Lora hashes: {}", quoted(&loras.collect::<Vec<_>>().join(", ")));
         }
         text
     }
@@ -199,6 +254,8 @@ impl Manifest {
             latents_given: false,
             latents_hash: None,
             init: None,
+            loras: vec![UsedLora { name: "a.safetensors".into(), hash: "12ab".into(), strength: 0.5 }],
+            vae: Some(UsedDecoder { model: "taesd".into(), model_hash: "34cd".into() }),
             division: None,
         }
     }
@@ -214,7 +271,8 @@ mod tests {
         assert_eq!(
             parameters,
             "딸기\nNegative prompt: blur\nSteps: 8, Sampler: DDIM, CFG scale: 2.5, \
-             Seed: 18446744073709551615, Size: 2x1, Model hash: 00ff, Model: \"emoji: one, two\""
+             Seed: 18446744073709551615, Size: 2x1, Model hash: 00ff, Model: \"emoji: one, two\", \
+             VAE hash: 34cd, VAE: taesd, Lora hashes: \"a.safetensors: 12ab\""
         );
         assert_eq!(Manifest::read(&json).unwrap(), Manifest::example());
         assert!(

@@ -1,5 +1,6 @@
 //! What to do in which order: each pipeline loads a stage, runs it and lets go of it before the next.
 
+mod additions;
 mod block;
 mod critic;
 mod embed;
@@ -28,6 +29,7 @@ use crate::text::encoder::EncodeError;
 use crate::vae;
 
 pub use crate::denoise::kind::SamplerKind as Sampler;
+pub use additions::Additions;
 pub use block::{BlockList, BlockListError};
 pub use critic::Critic;
 pub use embed::{Embedded, embed, read_picture};
@@ -41,7 +43,7 @@ pub use progress::{Progress, Step};
 pub use replay::{Division, Givens, ManifestError};
 pub use request::{Halfway, Request, RequestError, Size, random_seed};
 pub use state::{State, decode_state, encode_state};
-pub use text_to_image::{Image, STAGES, Seconds, TextToImage};
+pub use text_to_image::{Image, Seconds, TextToImage, stages};
 
 impl PipelineError {
     /// The network's error, whichever stage met it.

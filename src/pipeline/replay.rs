@@ -69,6 +69,18 @@ pub enum ManifestError {
         /// Whether another one was given.
         given: bool,
     },
+    /// Something that was added to the model was not given, or is not the same.
+    #[error("it was drawn with {what} {name} (hash {hash}): give that file with {flag}")]
+    Added {
+        /// What is needed.
+        what: &'static str,
+        /// Its name in the manifest.
+        name: String,
+        /// Its hash in the manifest.
+        hash: String,
+        /// The flag that takes it.
+        flag: &'static str,
+    },
     /// A value that no request can have.
     #[error(transparent)]
     Request(#[from] RequestError),

@@ -171,6 +171,22 @@ pub enum RequestError {
         /// Steps of the request.
         steps: usize,
     },
+    /// A decoder from another model that has none.
+    #[error("model {name} has no vae_decoder to decode with")]
+    NoDecoder {
+        /// The model's name.
+        name: String,
+    },
+    /// A decoder from another model, for other latents.
+    #[error("the decoder does not fit this model: {what}: {got}, expected {expected}")]
+    Decoder {
+        /// What differs.
+        what: &'static str,
+        /// The model's.
+        expected: usize,
+        /// The decoder's.
+        got: usize,
+    },
     /// The prompt has too many bytes.
     #[error(transparent)]
     Prompt(#[from] PromptTooLong),

@@ -1,7 +1,7 @@
 //! Words to pictures, as Stable Diffusion makes them, also from a picture that is given.
 //!
 //! ```text
-//! text encoder   prompt, negative prompt -> two embeddings        then let go
+//! text encoder   prompt, negative prompt -> two embeddings        then let go; some models have two encoders
 //! encoder        a given picture -> distribution of latents       then let go
 //! UNet           per picture: noise -> latents                    then let go
 //! decoder        per picture: latents -> pixels
@@ -26,11 +26,19 @@ use crate::denoise::unet::Unet;
 use crate::engine::Resources;
 use crate::kernels::Arithmetic;
 use crate::tensor::{Latents, Rgb8, TextEmbedding};
-use crate::text::encoder::{Chunks, TextEncoder};
+use crate::text::encoder::{Chunks, EncodeError, TextEncoder};
 use crate::vae::{VaeDecoder, VaeEncoder};
 
-/// The components that run one after the other; from a given picture the autoencoder's encoder is another.
-pub const STAGES: [Component; 3] = [Component::TextEncoder, Component::Unet, Component::VaeDecoder];
+/// The components of a model that run one after the other; from a given picture the autoencoder's encoder is another.
+pub fn stages(bundle: &Bundle) -> Vec<Component> {
+    text_encoders(bundle).chain([Component::Unet, Component::VaeDecoder]).collect()
+}
+
+/// The components that read prompts: one, or in some models two.
+fn text_encoders(bundle: &Bundle) -> impl Iterator<Item = Component> {
+    let second = bundle.component(Component::TextEncoder2).map(|_| Component::TextEncoder2);
+    std::iter::once(Component::TextEncoder).chain(second)
+}
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -67,6 +75,8 @@ pub struct Seconds {
 /// A Stable Diffusion model that draws from words.
 pub struct TextToImage {
     bundle: Arc<Bundle>,
+    /// The model whose decoder is used.
+    decoder: Arc<Bundle>,
     resources: Resources,
     concepts: Option<Arc<Vec<Concept>>>,
     seconds: Seconds,
@@ -78,7 +88,8 @@ impl TextToImage {
     /// Over the model in `bundle`. Nothing is loaded yet.
     pub fn new(bundle: Arc<Bundle>, resources: Resources) -> Self {
         let (seconds, blocked) = Default::default();
-        Self { bundle, resources, concepts: None, seconds, division: None, blocked }
+        let decoder = bundle.clone();
+        Self { bundle, decoder, resources, concepts: None, seconds, division: None, blocked }
     }
 
     /// The same, and no picture is given out that shows one of these concepts.
@@ -89,6 +100,25 @@ impl TextToImage {
     /// The pictures of the last run that were not given out.
     pub fn blocked(&self) -> &[Blocked] {
         &self.blocked
+    }
+
+    /// Decodes with the decoder of another model.
+    ///
+    /// # Errors
+    /// [`RequestError::Decoder`] if it has none, or one for other latents.
+    pub fn with_decoder(self, decoder: Arc<Bundle>) -> Result<Self, RequestError> {
+        let refuse = |what, expected: usize, got: usize| RequestError::Decoder { what, expected, got };
+        let (ours, theirs) = (self.bundle.pipeline(), decoder.pipeline());
+        if decoder.component(Component::VaeDecoder).is_none() {
+            return Err(RequestError::NoDecoder { name: theirs.name.clone() });
+        }
+        if ours.latent_channels != theirs.latent_channels {
+            return Err(refuse("channels of the latents", ours.latent_channels, theirs.latent_channels));
+        }
+        if ours.vae_scale_factor != theirs.vae_scale_factor {
+            return Err(refuse("pixels along a latent cell", ours.vae_scale_factor, theirs.vae_scale_factor));
+        }
+        Ok(Self { decoder, ..self })
     }
 
     /// Where the time of all runs so far went.
@@ -131,9 +161,11 @@ impl TextToImage {
         self.check(request)?;
         let gate = Gate::open(&self.bundle, &self.resources, self.concepts.clone())?;
         if self.resources.memory_bytes.is_some() {
-            let judges = gate.iter().flat_map(Gate::components);
-            let stages: Vec<Component> = stages(request).chain(judges).collect();
-            footprints(&self.bundle, &stages, request.size, &self.resources)?;
+            let (encoder, judges) = (request.init.as_ref(), gate.iter().flat_map(Gate::components));
+            let before = text_encoders(&self.bundle).chain(encoder.map(|_| Component::VaeEncoder));
+            let own: Vec<Component> = before.chain([Component::Unet]).chain(judges).collect();
+            footprints(&self.bundle, &own, request.size, &self.resources)?;
+            footprints(&self.decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
         let texts = self.encode_texts(request, progress)?;
         let encoded = self.encode_picture(request)?;
@@ -164,31 +196,53 @@ impl TextToImage {
         Ok(seen)
     }
 
+    /// What the model is told of the prompt, and of the negative prompt. Both are cut into as many chunks, for every encoder.
     fn encode_texts(
         &mut self,
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<[TextEmbedding; 2], PipelineError> {
-        let mut load = || timed(&mut self.seconds.load, || TextEncoder::load(&self.bundle, &self.resources));
-        let mut encoder = load()?;
-        let mut skipping = match request.clip_skip {
-            0 => None,
-            count => Some(load()?.without_last_layers(count)?),
-        };
-        let cut = |prompt| encoder.chunks(prompt, request.syntax);
-        let [cond, uncond] = [cut(&request.prompt)?, cut(&request.negative)?];
+        let pipeline = self.bundle.pipeline();
+        let negative_is_zeros =
+            pipeline.force_zeros_for_empty_prompt == Some(true) && request.negative.as_str().is_empty();
+        let mut encoders = Vec::new();
+        for kind in text_encoders(&self.bundle) {
+            let load = || TextEncoder::load_one(&self.bundle, kind, &self.resources);
+            let encoder = timed(&mut self.seconds.load, load)?;
+            let cut = |prompt| encoder.chunks(prompt, request.syntax);
+            let cond = cut(&request.prompt)?;
+            let uncond = if negative_is_zeros { None } else { Some(cut(&request.negative)?) };
+            encoders.push((encoder, cond, uncond));
+        }
         // Without guidance the negative prompt is not read.
-        let beside = if request.guidance_scale.is_active() { uncond.count() } else { 1 };
-        let count = cond.count().max(beside);
-        let mut encode = |encoder: &mut TextEncoder, chunks: &Chunks| {
-            let encoded = timed(&mut self.seconds.text, || encoder.encode(chunks, count))?;
-            if let Some(dropped) = &encoded.dropped {
-                progress.truncated(dropped);
-            }
-            Ok::<_, PipelineError>(encoded.embedding)
+        let is_read = request.guidance_scale.is_active();
+        let chunks = |(_, cond, uncond): &(TextEncoder, Chunks, Option<Chunks>)| {
+            let beside = uncond.as_ref().filter(|_| is_read).map_or(1, Chunks::count);
+            cond.count().max(beside)
         };
-        let cond = encode(skipping.as_mut().unwrap_or(&mut encoder), &cond)?;
-        Ok([cond, encode(&mut encoder, &uncond)?])
+        let count = encoders.iter().map(chunks).max().unwrap_or(1);
+        if let Some((_, cond, uncond)) = encoders.first() {
+            let dropped = [Some(cond), uncond.as_ref()].into_iter().flatten().filter_map(Chunks::dropped);
+            dropped.for_each(|dropped| progress.truncated(dropped));
+        }
+        let mut all: Option<[TextEmbedding; 2]> = None;
+        for (mut encoder, cond, uncond) in encoders {
+            let mut encode = |encoder: &mut TextEncoder, chunks: &Chunks| {
+                timed(&mut self.seconds.text, || encoder.encode(chunks, count))
+            };
+            let uncond = uncond.map(|chunks| encode(&mut encoder, &chunks)).transpose()?;
+            if request.clip_skip > 0 {
+                encoder = encoder.without_last_layers(request.clip_skip)?;
+            }
+            let cond = encode(&mut encoder, &cond)?;
+            let uncond = uncond.unwrap_or_else(|| cond.zeros());
+            let beside = |first: TextEmbedding, second| first.beside(second).map_err(EncodeError::from);
+            all = Some(match all {
+                Some([first, negative]) => [beside(first, cond)?, beside(negative, uncond)?],
+                None => [cond, uncond],
+            });
+        }
+        Ok(all.expect("there is a text encoder"))
     }
 
     fn encode_picture(&mut self, request: &Request) -> Result<Option<Encoded>, PipelineError> {
@@ -239,7 +293,7 @@ impl TextToImage {
     }
 
     fn decode(&mut self, latents: &[Latents]) -> Result<Vec<Rgb8>, PipelineError> {
-        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.bundle, &self.resources))?;
+        let mut decoder = timed(&mut self.seconds.load, || VaeDecoder::load(&self.decoder, &self.resources))?;
         let mut decode = |latents| timed(&mut self.seconds.decode, || decoder.decode(latents));
         let pixels = latents.iter().map(|latents| Ok(decode(latents)?)).collect();
         self.note_division(decoder.is_divided());
@@ -272,11 +326,6 @@ impl Observer for Told<'_> {
         let done = self.before + done - self.first;
         self.progress.step(Step { done, total: self.total, latents, memory, original });
     }
-}
-
-/// The components that a request runs, one after the other.
-fn stages(request: &Request) -> impl Iterator<Item = Component> {
-    STAGES.into_iter().chain(request.init.as_ref().map(|_| Component::VaeEncoder))
 }
 
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {

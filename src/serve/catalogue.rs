@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::bundle::{Bundle, BundleError, Component};
 use crate::engine::{Pulse, Resources, Stopped};
 use crate::error::chain;
-use crate::pipeline::{PipelineError, STAGES, Size, footprints};
+use crate::pipeline::{PipelineError, Size, footprints, stages};
 use crate::protocol::{ErrorCode, ErrorDetail};
 
 /// The model that ships.
@@ -77,7 +77,7 @@ impl Model {
         if let Some(&peak) = lock(&self.peaks).get(&key) {
             return Ok(peak);
         }
-        let stages = footprints(&self.bundle, &STAGES, size, resources)?;
+        let stages = footprints(&self.bundle, &stages(&self.bundle), size, resources)?;
         let peak = stages.iter().map(|stage| stage.peak_anon_bytes).max().unwrap_or(0);
         lock(&self.peaks).insert(key, peak);
         Ok(peak)

@@ -20,7 +20,8 @@ use crate::error::chain;
 use crate::machine::hottest;
 use crate::output::{self, OutputError};
 use crate::pipeline::{
-    Blocked, Image, LatentRgb, Manifest, PipelineError, Progress, Request, Seconds, Step, TextToImage,
+    Additions, Blocked, Image, LatentRgb, Manifest, PipelineError, Progress, Request, Seconds, Step,
+    TextToImage,
 };
 use crate::protocol::{ErrorCode, ErrorDetail, JobRequest, PreviewMode};
 use crate::tensor::Latents;
@@ -184,7 +185,7 @@ impl Worker<'_> {
         request: &Request,
         model: &Model,
     ) -> Result<Outcome, ErrorDetail> {
-        let texts = Manifest::new(image, request, &model.bundle).texts();
+        let texts = Manifest::new(image, request, &model.bundle, &Additions::default()).texts();
         let saved = self.daemon.store.save_image(id, &image.pixels, &texts);
         let (sha256, bytes) = saved.map_err(|error| match error {
             OutputError::DiskFull { .. } => {

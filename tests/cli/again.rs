@@ -228,12 +228,12 @@ fn a_run_goes_on_from_its_checkpoint_to_the_same_bytes() {
 
 /// A state of a run that was broken off after its first step.
 fn keep_state(place: &Place) {
-    use tintype::pipeline::{Manifest, Request, encode_state};
+    use tintype::pipeline::{Additions, Manifest, Request, encode_state};
     let bundle = tintype::bundle::Bundle::open(&place.model).unwrap();
     let mut request = Request::new(&bundle, tintype::text::Prompt::new("a red box").unwrap(), 3).unwrap();
     (request.size.width_px, request.size.height_px, request.steps) = (16, 16, 4);
     let arithmetic = Level::detect().arithmetic();
-    let identity = Manifest::of_request(&request, &bundle, arithmetic).to_json();
+    let identity = Manifest::of_request(&request, &bundle, &Additions::default(), arithmetic).to_json();
     let latents = tintype::tensor::Latents::new(vec![0.1; 64], 4, 4, 4).unwrap();
     std::fs::write(place.path("state"), encode_state(&identity, 1, &latents, &[])).unwrap();
 }

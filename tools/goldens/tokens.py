@@ -5,7 +5,7 @@
 
 The texts are those of tests/data/prompts.json, in that order. A golden lists the ids of each, from begin to end, without
 the padding, of which every text has the same. `--clip` takes the merges from the package open-clip-torch and writes
-the 48,894 that CLIP uses to clip-merges.txt.gz; the vocabulary follows from them (`clip_vocabulary`, repeated in
+the 48,894 that CLIP uses to src/import/clip-merges.txt.gz; the vocabulary follows from them (`clip_vocabulary`, repeated in
 tests/tokenizer.rs). Of a configuration beside the plain one it lists only the texts that come out otherwise.
 """
 
@@ -114,7 +114,7 @@ def write_folder(folder: Path, merges: list[str], config: dict, special_tokens_m
 def write_clip() -> None:
     merges = clip_merges()
     text = "\n".join(["#version: 0.2", *merges]) + "\n"
-    (DATA / "clip-merges.txt.gz").write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
+    (DATA.parents[1] / "src" / "import" / "clip-merges.txt.gz").write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folder(folder, merges, PLAIN)

@@ -2,25 +2,26 @@
 //!
 //! ```text
 //! for each picture and head
-//!     pack the keys as panels [d][16 keys], the values as panels [keys][16 of d]
-//!     for 48 queries, of which each thread takes its own
+//!     pack the keys as rows [keys][d], the values as rows [d][keys]
+//!     for 64 queries, of which each thread takes its own
 //!         for some keys and values, few enough to stay in a second-level cache
-//!             for six queries at a time
-//!                 scores[6][keys] = queries . keys           one tile per 16 keys
-//!                 exp of each row less its largest so far
-//!                 out[6][d] = out * factor + scores . values
+//!             for 16 queries at a time, side by side
+//!                 scores[keys][16] = keys . queries          one tile per six keys
+//!                 2^ of each score less its query's largest so far
+//!                 out[d][16] = out * factor + values . scores
 //!         out / sum
 //! ```
-//! The scores of six queries with some keys are all that exists of the matrix at a time.
+//! The scores of 16 queries with some keys are all that exists of the matrix at a time: they lie as the product kernel wants
+//! its panels, and the softmax works on them in place, a query in each lane.
 
 use super::{Operation, rows_of};
 use crate::engine::threads::Threads;
 use crate::kernels::{LANES, Level, Line, ROWS, softmax, tile};
 
 /// Queries that one thread takes at a time.
-const CHUNK_QUERIES: usize = 8 * ROWS;
-/// Keys that the queries of a chunk meet before the next: with 40 to 160 channels, 176 to 640 KiB of keys and values.
-const KEYS: usize = 512;
+const CHUNK_QUERIES: usize = 4 * LANES;
+/// Keys that the queries of a chunk meet before the next: 252 lines of scores are 16 KiB of a first-level cache.
+const KEYS: usize = 42 * ROWS;
 
 /// Attention over queries, keys and values that are rows of channels, heads side by side.
 #[derive(Debug)]
@@ -31,14 +32,24 @@ pub struct Attention {
     level: Level,
 }
 
-/// The keys and values of one head, packed; `count` keys of `width` channels.
+/// The keys and values of one head, packed, in parts of [`KEYS`] keys; rows are filled up to whole tiles.
 struct Head {
-    /// `[count / 16][width]`, 16 keys side by side.
-    keys: Vec<Line>,
-    /// For each [`KEYS`] keys, `[width / 16][keys]`, 16 channels side by side.
-    values: Vec<Line>,
+    /// `[keys][width]`.
+    keys: Vec<f32>,
+    /// Of each part, `[width][keys]`.
+    values: Vec<f32>,
+    /// How many keys there are.
     count: usize,
     width: usize,
+}
+
+/// Some queries of one head, and what comes of them.
+struct Queries {
+    /// `[width]`, 16 queries side by side.
+    panel: Vec<Line>,
+    softmax: softmax::Running,
+    /// `[width]` filled up to whole tiles, 16 queries side by side.
+    mixed: Vec<tile::Tile>,
 }
 
 impl Attention {
@@ -65,35 +76,79 @@ impl Head {
         threads: &Threads,
     ) -> Self {
         let count = keys.len() / channels;
-        let [keys, values] = [keys, values].map(|rows| {
-            let rows = rows.chunks_exact(channels);
-            rows.map(|row| &row[at..at + width]).collect::<Vec<_>>()
+        let mut rows = vec![0.0; count.next_multiple_of(ROWS) * width];
+        threads.for_each_item(&mut rows[..count * width], width, |key, row| {
+            row.copy_from_slice(&keys[key * channels + at..][..width]);
         });
-        let mut packed = vec![Line::ZERO; count.div_ceil(LANES) * width];
-        threads.for_each_item(&mut packed, width, |panel, lines| {
-            for lane in 0..LANES.min(count - panel * LANES) {
-                let key = keys[panel * LANES + lane];
-                lines.iter_mut().zip(key).for_each(|(line, &key)| line[lane] = key);
-            }
-        });
-        let blocks = width.div_ceil(LANES);
-        let mut spread = vec![Line::ZERO; blocks * count];
-        threads.for_each_item(&mut spread, blocks * KEYS, |part, lines| {
-            let keys = lines.len() / blocks;
-            for (n, value) in values[part * KEYS..][..keys].iter().enumerate() {
-                for (block, some) in value.chunks(LANES).enumerate() {
-                    lines[block * keys + n][..some.len()].copy_from_slice(some);
+        let down = width.next_multiple_of(ROWS);
+        let mut spread = vec![0.0; down * count];
+        threads.for_each_chunk(&mut spread, down * KEYS, |part, spread| {
+            let keys = spread.len() / down;
+            for (key, value) in values.chunks_exact(channels).skip(part * KEYS).take(keys).enumerate() {
+                for (d, &x) in value[at..at + width].iter().enumerate() {
+                    spread[d * keys + key] = x;
                 }
             }
         });
-        Self { keys: packed, values: spread, count, width }
+        Self { keys: rows, values: spread, count, width }
     }
 
-    /// The panels of [`KEYS`] keys, one for each 16 of them, and of their values, one for each 16 channels.
-    fn parts(&self) -> impl Iterator<Item = (&[Line], &[Line])> {
-        let blocks = self.width.div_ceil(LANES);
-        self.keys.chunks(KEYS / LANES * self.width).zip(self.values.chunks(KEYS * blocks))
+    /// The rows of [`KEYS`] keys at a time, with those of their values.
+    fn parts(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        let down = self.width.next_multiple_of(ROWS);
+        self.keys.chunks(KEYS * self.width).zip(self.values.chunks(KEYS * down))
     }
+}
+
+impl Queries {
+    /// Channels `at .. at + width` of at most 16 rows that have `channels`.
+    fn new(rows: &[f32], channels: usize, at: usize, width: usize) -> Self {
+        let mut panel = vec![Line::ZERO; width];
+        for (lane, row) in rows.chunks_exact(channels).enumerate() {
+            panel.iter_mut().zip(&row[at..at + width]).for_each(|(line, &x)| line[lane] = x);
+        }
+        let mixed = vec![[Line::ZERO; ROWS]; width.div_ceil(ROWS)];
+        Self { panel, softmax: softmax::Running::default(), mixed }
+    }
+
+    /// Takes in more keys and their values, of which query `l` sees the first `seen[l]`.
+    fn meet(
+        &mut self,
+        level: Level,
+        (keys, values): (&[f32], &[f32]),
+        seen: [usize; LANES],
+        scale: f32,
+        scores: &mut [tile::Tile],
+    ) {
+        let count = values.len() / (self.mixed.len() * ROWS);
+        for (six, scores) in keys.chunks_exact(ROWS * self.panel.len()).zip(&mut *scores) {
+            *scores = [Line::ZERO; ROWS];
+            tile::accumulate(level, &rows(six), &self.panel, scores);
+        }
+        let scores = &mut scores.as_flattened_mut()[..count];
+        let factors = self.softmax.add(level, scores, seen, scale);
+        for (six, mixed) in values.chunks_exact(ROWS * count).zip(&mut self.mixed) {
+            for line in &mut *mixed {
+                line.iter_mut().zip(&factors.0).for_each(|(x, factor)| *x *= factor);
+            }
+            tile::accumulate(level, &rows(six), scores, mixed);
+        }
+    }
+
+    /// Writes to channels `at .. at + width` of rows that have `channels`.
+    fn finish(&self, rows: &mut [f32], channels: usize, at: usize) {
+        for (lane, row) in rows.chunks_exact_mut(channels).enumerate() {
+            let sum = self.softmax.sum[lane];
+            let mixed = self.mixed.as_flattened();
+            row[at..at + self.panel.len()].iter_mut().zip(mixed).for_each(|(out, x)| *out = x[lane] / sum);
+        }
+    }
+}
+
+/// Six rows that lie one behind another.
+fn rows(six: &[f32]) -> [&[f32]; ROWS] {
+    let len = six.len() / ROWS;
+    std::array::from_fn(|r| &six[r * len..][..len])
 }
 
 impl Operation for Attention {
@@ -115,11 +170,10 @@ impl Operation for Attention {
         let (keys, channels) =
             (inputs[1][1..inputs[1].len() - 1].iter().product::<usize>(), inputs[1][inputs[1].len() - 1]);
         let width = channels / self.heads;
-        let blocks = width.div_ceil(LANES);
-        let packed = (keys.div_ceil(LANES) * width + blocks * keys) * size_of::<Line>();
-        let some_keys = KEYS.min(keys.next_multiple_of(LANES));
-        let of_thread = (2 * some_keys / LANES + CHUNK_QUERIES / ROWS * blocks) * size_of::<tile::Tile>();
-        packed + threads * of_thread
+        let down = width.next_multiple_of(ROWS);
+        let packed = (keys.next_multiple_of(ROWS) * width + down * keys) * size_of::<f32>();
+        let of_queries = CHUNK_QUERIES / LANES * (width + down);
+        packed + threads * (KEYS.min(keys.next_multiple_of(ROWS)) + of_queries) * size_of::<Line>()
     }
 
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
@@ -144,44 +198,25 @@ impl Operation for Attention {
 impl Attention {
     /// One head's share of some rows of the output, from query `first` on.
     fn chunk(&self, head: &Head, first: usize, queries: &[f32], channels: usize, at: usize, out: &mut [f32]) {
-        let blocks = head.width.div_ceil(LANES);
-        let room = KEYS.min(head.count.next_multiple_of(LANES));
-        let mut scores = vec![[Line::ZERO; ROWS]; room / LANES];
-        let mut weights: [Vec<f32>; ROWS] = std::array::from_fn(|_| vec![0.0; room]);
-        let sixes = out.len().div_ceil(ROWS * channels);
-        let mut softmax = vec![softmax::Running::default(); sixes];
-        let mut mixed = vec![[Line::ZERO; ROWS]; sixes * blocks];
+        let queries = &queries[first * channels..][..out.len()];
+        let mut groups: Vec<Queries> = queries
+            .chunks(LANES * channels)
+            .map(|rows| Queries::new(rows, channels, at, head.width))
+            .collect();
+        let mut scores = vec![[Line::ZERO; ROWS]; KEYS.min(head.count).div_ceil(ROWS)];
         for (part, (keys, values)) in head.parts().enumerate() {
-            let count = values.len() / blocks;
-            for (six, (softmax, mixed)) in softmax.iter_mut().zip(mixed.chunks_exact_mut(blocks)).enumerate()
-            {
-                let first = first + six * ROWS;
-                let query = |r: usize| first + r.min(queries.len() / channels - first - 1);
-                let rows = std::array::from_fn(|r| &queries[query(r) * channels + at..][..head.width]);
-                for (panel, scores) in keys.chunks_exact(head.width).zip(&mut scores) {
-                    *scores = [Line::ZERO; ROWS];
-                    tile::accumulate(self.level, &rows, panel, scores);
-                }
-                let seen = std::array::from_fn(|r| match self.causal {
-                    true => count.min((query(r) + 1).saturating_sub(part * KEYS)),
+            let keys_before = part * KEYS;
+            let count = KEYS.min(head.count - keys_before);
+            for (group, queries) in groups.iter_mut().enumerate() {
+                let seen = std::array::from_fn(|lane| match self.causal {
+                    true => (first + group * LANES + lane + 1).saturating_sub(keys_before).min(count),
                     false => count,
                 });
-                let factors = softmax.add(self.level, &scores, seen, self.scale, &mut weights);
-                let weights = std::array::from_fn(|r| &weights[r][..count]);
-                for (panel, mixed) in values.chunks_exact(count).zip(mixed) {
-                    for (line, factor) in mixed.iter_mut().zip(factors) {
-                        line.iter_mut().for_each(|x| *x *= factor);
-                    }
-                    tile::accumulate(self.level, &weights, panel, mixed);
-                }
+                queries.meet(self.level, (keys, values), seen, self.scale, &mut scores);
             }
         }
-        for (n, line) in out.chunks_exact_mut(channels).enumerate() {
-            let (six, r) = (n / ROWS, n % ROWS);
-            for (block, out) in line[at..at + head.width].chunks_mut(LANES).enumerate() {
-                let mixed = &mixed[six * blocks + block][r];
-                out.iter_mut().zip(&mixed.0).for_each(|(out, x)| *out = x / softmax[six].sum[r]);
-            }
+        for (queries, out) in groups.iter().zip(out.chunks_mut(LANES * channels)) {
+            queries.finish(out, channels, at);
         }
     }
 }

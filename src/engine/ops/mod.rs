@@ -1,5 +1,6 @@
 //! The operations of a graph. One file, one operation: what it needs, which shape it makes, how it runs.
 
+mod adapted;
 mod attention;
 mod conv2d;
 mod elementwise;
@@ -52,6 +53,17 @@ pub trait Operation: Debug + Send + Sync {
 /// # Errors
 /// A sentence, if a weight is missing or of a shape that does not fit.
 pub fn build(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String> {
+    if let Op::Conv2d { weight, .. } | Op::Linear { weight, .. } = op {
+        let added = weights.added_to(weight);
+        if !added.is_empty() {
+            return Ok(Arc::new(adapted::Adapted::new(op, &added, weights)?));
+        }
+    }
+    build_plain(op, weights)
+}
+
+/// As [`build`], with nothing added.
+fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String> {
     Ok(match op {
         Op::ChannelsLast => Arc::new(layout::ChannelsLast),
         Op::ChannelsFirst => Arc::new(layout::ChannelsFirst),

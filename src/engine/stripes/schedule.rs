@@ -12,8 +12,8 @@ use std::ops::Range;
 
 use super::network::{Network, RowOp};
 
-/// Stripes that are tried, in rows of the tallest map.
-const STRIPES: [usize; 6] = [128, 64, 32, 16, 8, 4];
+/// Stripes that are tried, in rows of the tallest map: those of 16 rows stay in a cache from one operation to the next.
+const STRIPES: [usize; 5] = [16, 8, 4, 32, 64];
 /// A stripe has at least so many pixels: a matrix is dequantised once for each.
 const STRIPE_PIXELS_MIN: usize = 2048;
 
@@ -75,6 +75,22 @@ pub struct Step {
 }
 
 impl Schedule {
+    /// The values that are kept.
+    fn kept(&self) -> impl Iterator<Item = usize> {
+        self.passes.iter().filter(|pass| pass.keep).map(|pass| pass.target)
+    }
+
+    /// The values that more than one pass computes.
+    fn repeated(&self) -> BTreeSet<usize> {
+        let (mut once, mut more) = (BTreeSet::new(), BTreeSet::new());
+        for step in self.passes.iter().flat_map(|pass| &pass.steps) {
+            if !once.insert(step.value) {
+                more.insert(step.value);
+            }
+        }
+        more
+    }
+
     /// Bytes beyond an aim, of all passes together: several may be over it, each by a map of its own.
     fn excess(&self, aim_bytes: usize) -> usize {
         self.pass_bytes.iter().map(|bytes| bytes.saturating_sub(aim_bytes)).sum()
@@ -120,9 +136,12 @@ impl Pass {
     /// first, the last and two in the middle, as all others are like these.
     fn cost(&self, network: &Network, half: bool) -> (usize, u64) {
         let stripes: Vec<_> = self.stripes(network).collect();
-        let (middle, last) = (stripes.len() / 2, stripes.len() - 1);
-        let (mut peak, mut row_macs) = (0, 0.0f64);
-        for at in [0, middle, (middle + 1).min(last), last] {
+        let last = stripes.len() - 1;
+        let (mut peak, mut macs) = (0, 0);
+        // With the number of stripes that each stands for.
+        let (middle, inner) = (last / 2, last.saturating_sub(1));
+        let some = [(0, 1), (middle, inner.div_ceil(2)), (middle + 1, inner / 2), (last, last.min(1))];
+        for (at, count) in some.into_iter().filter(|&(_, count)| count > 0) {
             let stripe = &stripes[at];
             let before = at.saturating_sub(2)..at;
             let before = before.fold(None, |before: Option<Vec<Rows>>, at| {
@@ -140,7 +159,6 @@ impl Pass {
                 carried += 2 * bytes(step.value, fresh.start - held.start);
             }
             let mut held: BTreeSet<usize> = BTreeSet::new();
-            let mut macs = 0.0;
             for step in &self.steps {
                 let inputs = network.inputs(step.value).iter();
                 held.extend(inputs.filter(|&&input| self.is_copied(network, input, half)));
@@ -149,13 +167,12 @@ impl Pass {
                     bytes(step.value, own.len()) + network.scratch_bytes(step.value, fresh.len().max(1));
                 let others = held.iter().map(|&v| bytes(v, rows[v].held.len())).sum::<usize>();
                 peak = peak.max(carried + own + others);
-                macs += network.macs(step.value, fresh.len()) as f64;
+                macs += network.macs(step.value, fresh.len()) * count as u64;
                 held.insert(step.value);
                 step.frees.iter().for_each(|free| _ = held.remove(free));
             }
-            row_macs = row_macs.max(macs / stripe.len() as f64);
         }
-        (peak, (row_macs * network.shapes[self.target][0] as f64) as u64)
+        (peak, macs)
     }
 
     /// Whether rows of an input are held beside the map that they come from.
@@ -165,7 +182,7 @@ impl Pass {
     }
 }
 
-/// The first schedule within `limit_bytes` that repeats little, f32 before f16 and large stripes before small ones; else
+/// The first schedule within `limit_bytes` that repeats little, f32 before f16; else
 /// the one of least multiplications within the limit; else the smallest there is.
 ///
 /// `stripe`: rows of the tallest map in a stripe, where they are prescribed.
@@ -175,7 +192,8 @@ pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Sche
     for half in [false, true] {
         for &stripe in &stripes {
             let least = shrink(network, half, stripe, usize::MAX, usize::MAX).macs as f64;
-            let schedule = shrink(network, half, stripe, limit_bytes, limit_bytes);
+            let schedule =
+                grow(network, shrink(network, half, stripe, limit_bytes, limit_bytes), limit_bytes);
             let at_once = schedule.macs as f64 <= REPEATED_MAX * least;
             found.push(schedule);
             if found.last().is_some_and(|schedule| schedule.peak_bytes <= limit_bytes) && at_once {
@@ -222,6 +240,28 @@ fn shrink(network: &Network, half: bool, stripe: usize, limit_bytes: usize, aim_
         schedule = next;
     }
     schedule
+}
+
+/// Keeps more maps for as long as that saves multiplications within the limit: where a map had to go, what it is made from
+/// may be small enough.
+fn grow(network: &Network, mut schedule: Schedule, limit_bytes: usize) -> Schedule {
+    if schedule.peak_bytes > limit_bytes {
+        return schedule;
+    }
+    loop {
+        let kept: BTreeSet<usize> = schedule.kept().collect();
+        let repeated = schedule.repeated().into_iter().filter(|value| !kept.contains(value));
+        let with = |value: usize| {
+            let mut more = kept.clone();
+            more.insert(value);
+            self::schedule(network, &more, schedule.half, schedule.stripe)
+        };
+        let fits = |tried: &Schedule| tried.peak_bytes <= limit_bytes && tried.macs < schedule.macs;
+        match repeated.map(with).filter(fits).min_by_key(|tried| tried.macs) {
+            Some(better) => schedule = better,
+            None => return schedule,
+        }
+    }
 }
 
 /// The last value, and every value that more than one computation would take a product for.

@@ -1,0 +1,79 @@
+//! `tintype.json`, a file of our own beside `model_index.json`; without it the defaults are those of the model's family, by its
+//! scheduler:
+//! ```json
+//! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0, "sampler": "ddim", "f16": ["conv_in", "conv_out"],
+//!   "channel_error_max": 0.01, "licences": [{ "name": "...", "spdx": "MIT", "notice": "..." }], "provenance": { "...": "..." } }
+//! ```
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ImportError;
+use super::config_file;
+use crate::bundle::Licence;
+use crate::pipeline::Sampler;
+
+/// Up to this relative L2, an int8 matrix has one scale for each channel. Normally distributed weights are at 0.008 then, and
+/// at 0.005 with a scale for each 32 inputs; Stable Diffusion's networks stay within 2 % of f32 with the latter.
+const CHANNEL_ERROR_MAX: f64 = 0.005;
+
+/// `tintype.json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ours {
+    /// The model's name.
+    pub name: Option<String>,
+    /// Steps to draw with.
+    pub default_steps: Option<usize>,
+    /// Guidance to draw with.
+    pub default_guidance: Option<f64>,
+    /// The sampler to draw with.
+    pub sampler: Option<String>,
+    /// The terms of its parts.
+    pub licences: Vec<Licence>,
+    /// Where it comes from.
+    pub provenance: Value,
+    /// The modules whose weights stay f16 in an int8 model.
+    pub f16: Option<Vec<String>>,
+    /// The relative L2 up to which an int8 matrix has one scale for each channel.
+    pub channel_error_max: f64,
+}
+
+impl Default for Ours {
+    fn default() -> Self {
+        Self {
+            name: None,
+            default_steps: None,
+            default_guidance: None,
+            sampler: None,
+            licences: Vec::new(),
+            provenance: json!({}),
+            f16: None,
+            channel_error_max: CHANNEL_ERROR_MAX,
+        }
+    }
+}
+
+impl Ours {
+    /// The file of a folder, or what holds without one.
+    ///
+    /// # Errors
+    /// [`ImportError::Read`], [`ImportError::Config`].
+    pub fn of_folder(folder: &Path) -> Result<Self, ImportError> {
+        let path = folder.join("tintype.json");
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let ours: Self = config_file::parse(&path)?;
+        match &ours.sampler {
+            Some(name) if Sampler::from_name(name).is_none() => {
+                let names = Sampler::ALL.map(Sampler::name).join(", ");
+                let reason = format!("there is no sampler `{name}`, only {names}");
+                Err(ImportError::Config { path, reason })
+            }
+            _ => Ok(ours),
+        }
+    }
+}

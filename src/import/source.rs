@@ -1,0 +1,200 @@
+//! What is imported: networks, the files that go with them, and how they make a picture together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::ImportError;
+use super::checkpoint::{Checkpoint, Family as Generation, SingleFile};
+use super::config_file::{parse, parse_python};
+use super::family::Family;
+use super::ours::Ours;
+use super::{folder, vocabulary};
+use crate::bundle::{Component, Licence, Pipeline};
+use crate::engine::free_dimension;
+
+/// Files by their names in the bundle.
+pub type Files = Vec<(String, Vec<u8>)>;
+
+/// The kind of a pipeline with one text encoder.
+const STABLE_DIFFUSION: &str = "stable-diffusion";
+/// The kind of one with two, whose UNet is told sizes.
+const STABLE_DIFFUSION_XL: &str = "stable-diffusion-xl";
+
+/// One network of a model.
+pub struct Network {
+    /// Which one.
+    pub component: Component,
+    /// Its `config.json`, or what would stand in it.
+    pub config: Value,
+    /// Where that stands, for messages.
+    pub file: PathBuf,
+    /// Where its graph or its weights are.
+    pub origin: Origin,
+}
+
+/// Where a network comes from.
+pub enum Origin {
+    /// A graph with its weights.
+    Onnx(PathBuf),
+    /// Weights, whose graph follows from the configuration.
+    Checkpoint(Arc<Checkpoint>),
+}
+
+/// A model, all but its weights read.
+pub struct Source {
+    path: PathBuf,
+    networks: Vec<Network>,
+    scheduler: Value,
+    files: Files,
+    ours: Ours,
+    force_zeros_for_empty_prompt: Option<bool>,
+}
+
+impl Source {
+    /// Reads the configuration of the folder or file at `path`. `prediction_type` is what the UNet predicts, where the
+    /// source's word is not to be taken.
+    ///
+    /// # Errors
+    /// - [`ImportError::Read`], [`ImportError::Config`]: a file that cannot be read or is not JSON.
+    /// - [`ImportError::NoComponents`] if there is nothing to import.
+    /// - [`ImportError::Source`]: weights that cannot be used.
+    pub fn open(path: &Path, prediction_type: Option<&str>) -> Result<Self, ImportError> {
+        // What is not there was probably meant to be a folder, unless its name has an ending.
+        let is_folder = path.is_dir() || !path.exists() && path.extension().is_none();
+        let mut source = if is_folder { Self::of_folder(path)? } else { Self::of_file(path)? };
+        if let (Some(prediction_type), Value::Object(scheduler)) = (prediction_type, &mut source.scheduler) {
+            scheduler.insert("prediction_type".into(), prediction_type.into());
+        }
+        Ok(source)
+    }
+
+    fn of_folder(path: &Path) -> Result<Self, ImportError> {
+        let networks = folder::networks(path)?;
+        if networks.is_empty() {
+            return Err(ImportError::NoComponents { path: path.to_owned() });
+        }
+        let has_unet = networks.iter().any(|network| network.component == Component::Unet);
+        let scheduler = path.join("scheduler/scheduler_config.json");
+        // Without a UNet there is nothing to schedule.
+        let is_pipeline = !path.join("config.json").exists();
+        let scheduler = match has_unet && is_pipeline || scheduler.exists() {
+            true => parse_python(&scheduler)?,
+            false => Value::Object(serde_json::Map::new()),
+        };
+        let index = path.join("model_index.json");
+        let index = if index.exists() { parse(&index)? } else { Value::Null };
+        let force_zeros_for_empty_prompt = index["force_zeros_for_empty_prompt"].as_bool();
+        let files = folder::files(path, &networks)?;
+        let ours = Ours::of_folder(path)?;
+        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })
+    }
+
+    fn of_file(path: &Path) -> Result<Self, ImportError> {
+        let file = SingleFile::open(path)?;
+        let network = |(component, config, checkpoint)| Network {
+            component,
+            config,
+            file: path.to_owned(),
+            origin: Origin::Checkpoint(checkpoint),
+        };
+        let networks: Vec<Network> = file.networks()?.into_iter().map(network).collect();
+        // What fills the rest of a text, for each of the tokenizers.
+        let pads: &[&str] = match file.family() {
+            Generation::One => &[vocabulary::END],
+            Generation::Two => &[vocabulary::FILLER],
+            Generation::Xl => &[vocabulary::END, vocabulary::FILLER],
+        };
+        for network in &networks {
+            vocabulary::check(path, &network.config)?;
+        }
+        let files = vocabulary::files(pads);
+        let (scheduler, ours) = (file.scheduler(), Ours::default());
+        let force_zeros_for_empty_prompt = None;
+        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })
+    }
+
+    /// Its networks.
+    pub fn networks(&self) -> &[Network] {
+        &self.networks
+    }
+
+    /// A component's `config.json`.
+    fn config(&self, component: Component) -> &Value {
+        let found = self.networks.iter().find(|network| network.component == component);
+        found.map_or(&Value::Null, |network| &network.config)
+    }
+
+    /// The files that are bundled as they are.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, contents)| (&name[..], &contents[..]))
+    }
+
+    /// The licences that `tintype.json` names.
+    pub fn licences(&self) -> Vec<Licence> {
+        self.ours.licences.clone()
+    }
+
+    /// The modules whose weights stay f16 in an int8 model, if `tintype.json` names them.
+    pub fn f16_modules(&self) -> Option<&[String]> {
+        self.ours.f16.as_deref()
+    }
+
+    /// The relative L2 up to which an int8 matrix has one scale for each channel.
+    pub fn channel_error_max(&self) -> f64 {
+        self.ours.channel_error_max
+    }
+
+    /// The size of a free dimension for the analysis of a graph: any that the network can take, height and
+    /// width different so that they are not mistaken for each other.
+    pub fn analysis_size(&self, component: Component, input: &str, at: usize) -> usize {
+        let numbers = |component, key: &str| self.number(component, key);
+        free_dimension(&numbers, component, input, at, [128, 192], 8)
+    }
+
+    /// How the components go together.
+    pub fn pipeline(&self) -> Pipeline {
+        let vae = if self.config(Component::VaeDecoder).is_null() {
+            Component::VaeEncoder
+        } else {
+            Component::VaeDecoder
+        };
+        // The tiny autoencoder has a list for each of its halves.
+        let widths = ["decoder_block_out_channels", "block_out_channels"].map(|key| &self.config(vae)[key]);
+        let levels = widths.iter().find_map(|widths| widths.as_array()).map_or(4, Vec::len);
+        let scale = 1usize << levels.clamp(1, 8).saturating_sub(1);
+        let cells = self.number(Component::Unet, "sample_size").unwrap_or(64);
+        let is_told_guidance = self.number(Component::Unet, "time_cond_proj_dim").is_some();
+        let is_xl = self.config(Component::Unet)["addition_embed_type"] == "text_time";
+        let family = Family::new(&self.scheduler, is_told_guidance, is_xl);
+        let factor = |key: &str| self.config(vae).get(key).and_then(Value::as_f64);
+        Pipeline {
+            kind: if is_xl { STABLE_DIFFUSION_XL } else { STABLE_DIFFUSION }.into(),
+            name: self.name(),
+            scheduler: self.scheduler.clone(),
+            scaling_factor: factor("scaling_factor").unwrap_or(0.18215),
+            shift_factor: factor("shift_factor").unwrap_or(0.0),
+            latent_channels: self.number(vae, "latent_channels").unwrap_or(4),
+            vae_scale_factor: scale,
+            default_width_px: cells * scale,
+            default_height_px: cells * scale,
+            default_steps: self.ours.default_steps.unwrap_or(family.steps),
+            default_guidance: self.ours.default_guidance.unwrap_or(family.guidance),
+            sampler: self.ours.sampler.clone().unwrap_or_else(|| family.sampler.name().into()),
+            force_zeros_for_empty_prompt: is_xl.then_some(self.force_zeros_for_empty_prompt.unwrap_or(true)),
+            report: None,
+            provenance: self.ours.provenance.clone(),
+        }
+    }
+
+    fn name(&self) -> String {
+        let name = if self.path.is_dir() { self.path.file_name() } else { self.path.file_stem() };
+        let name = name.map(|name| name.to_string_lossy().into_owned());
+        self.ours.name.clone().or(name).unwrap_or_else(|| "model".into())
+    }
+
+    fn number(&self, component: Component, key: &str) -> Option<usize> {
+        self.config(component).get(key)?.as_u64().and_then(|n| usize::try_from(n).ok())
+    }
+}

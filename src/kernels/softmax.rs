@@ -169,9 +169,8 @@ mod tests {
     #[test]
     fn every_level_gives_the_same_bits() {
         for keys in [1, 6, 77, 256] {
-            let line = |key: usize| {
-                Line(std::array::from_fn(|l| ((key * 31 + l * 7) % 997) as f32 * 0.11 - 40.0))
-            };
+            let line =
+                |key: usize| Line(std::array::from_fn(|l| ((key * 31 + l * 7) % 997) as f32 * 0.11 - 40.0));
             let seen = std::array::from_fn(|l| keys - l.min(keys));
             let run = |level| {
                 let mut weights: Vec<Line> = (0..keys).map(line).collect();

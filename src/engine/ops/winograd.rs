@@ -275,14 +275,7 @@ impl Winograd<'_> {
     }
 
     /// Adds the products of the channels from `start` on at one place, of six tiles and six tiles more.
-    fn multiply(
-        &self,
-        place: usize,
-        start: usize,
-        turned: &[f32],
-        panel: &[Line],
-        sums: &mut [tile::Tile],
-    ) {
+    fn multiply(&self, place: usize, start: usize, turned: &[f32], panel: &[Line], sums: &mut [tile::Tile]) {
         let run = panel.len().div_ceil(panel.len().div_ceil(RUN));
         for (panel, start) in panel.chunks(run).zip((start..).step_by(run)) {
             for (six, acc) in turned.chunks_exact(self.six_len()).zip(&mut *sums) {

@@ -192,7 +192,8 @@ pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Sche
     for half in [false, true] {
         for &stripe in &stripes {
             let least = shrink(network, half, stripe, usize::MAX, usize::MAX).macs as f64;
-            let schedule = grow(network, shrink(network, half, stripe, limit_bytes, limit_bytes), limit_bytes);
+            let schedule =
+                grow(network, shrink(network, half, stripe, limit_bytes, limit_bytes), limit_bytes);
             let at_once = schedule.macs as f64 <= REPEATED_MAX * least;
             found.push(schedule);
             if found.last().is_some_and(|schedule| schedule.peak_bytes <= limit_bytes) && at_once {

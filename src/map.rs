@@ -3,7 +3,7 @@
 
 use std::{fs::OpenOptions, io, ops::Range, os::unix::fs::OpenOptionsExt, path::Path};
 
-use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
 /// A file's bytes, in place.
 pub type Map = Mmap;
@@ -48,5 +48,12 @@ pub fn release(map: &Map, range: Range<usize>) {
     let released = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
     if let Err(error) = released {
         log::debug!("pages were not given back: {error}");
+    }
+}
+
+/// Says that a range will be read soon, so that the system reads what it does not have while other work goes on.
+pub fn expect(map: &Map, range: Range<usize>) {
+    if let Err(error) = map.advise_range(Advice::WillNeed, range.start, range.len()) {
+        log::debug!("pages were not asked for: {error}");
     }
 }

@@ -126,6 +126,14 @@ impl Bundle {
         TensorView::new(tensor, self.bytes(tensor.blob()))
     }
 
+    /// Says that a tensor will be read soon.
+    ///
+    /// # Panics
+    /// If `tensor` is not of this bundle.
+    pub fn expect(&self, tensor: &TensorEntry) {
+        map::expect(&self.map, tensor.blob().range());
+    }
+
     /// Gives the pages of a component's weights back to the system, when nobody will read them soon.
     pub fn release(&self, component: &ComponentEntry) {
         if let (Some(first), Some(last)) = (component.tensors.first(), component.tensors.last()) {

@@ -11,6 +11,7 @@
 //! This is the only module that names tract.
 
 pub mod adapters;
+mod ahead;
 mod component;
 mod dimensions;
 pub mod graph;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tract_core::prelude::*;
 
+use super::ahead;
 use super::graph::Graph;
 use super::memory;
 use super::node::OperationNode;
@@ -63,7 +64,8 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let operations = build(graph, weights)?;
         let shapes = all_shapes(graph, &operations, shapes)?;
-        let whole = || wire(graph, &operations, &shapes[..graph.inputs.len()], resources).map(Self::Whole);
+        let whole =
+            || wire(graph, &operations, weights, &shapes[..graph.inputs.len()], resources).map(Self::Whole);
         let limit_bytes = limit_bytes.unwrap_or(AUTO_BYTES);
         let stripe = match resources.tile {
             // A tile is whole by itself.
@@ -91,8 +93,9 @@ impl Plan {
         stripe: Option<usize>,
         limit_bytes: usize,
     ) -> Result<Self, PlanError> {
-        let part =
-            |graph: &Graph, shapes: &[Vec<usize>]| wire(graph, &build(graph, weights)?, shapes, resources);
+        let part = |graph: &Graph, shapes: &[Vec<usize>]| {
+            wire(graph, &build(graph, weights)?, weights, shapes, resources)
+        };
         let before = part(&parts.before, &shapes[..parts.before.inputs.len()])?;
         let kept: Vec<Vec<usize>> =
             parts.before.outputs.iter().map(|output| shapes[output.value as usize].clone()).collect();
@@ -185,6 +188,7 @@ fn all_shapes(
 fn wire(
     graph: &Graph,
     operations: &[Arc<dyn Operation>],
+    weights: &Weights,
     shapes: &[Vec<usize>],
     resources: &Resources,
 ) -> Result<Arc<TypedRunnableModel>, PlanError> {
@@ -193,9 +197,12 @@ fn wire(
     for (input, shape) in graph.inputs.iter().zip(shapes) {
         outlets.push(model.add_source(&*input.name, f32::fact(shape)).map_err(PlanError::Tract)?);
     }
-    for (at, (node, operation)) in graph.nodes.iter().zip(operations).enumerate() {
+    let own = Arc::new(weights.clone());
+    let nodes = graph.nodes.iter().zip(operations).zip(ahead::asked(graph, weights));
+    for (at, ((node, operation), ahead)) in nodes.enumerate() {
         let inputs: Vec<OutletId> = node.inputs.iter().map(|&value| outlets[value as usize]).collect();
-        let operation = OperationNode { operation: operation.clone(), pulse: resources.pulse.clone() };
+        let (operation, pulse) = (operation.clone(), resources.pulse.clone());
+        let operation = OperationNode { operation, pulse, weights: own.clone(), ahead };
         let wired = model.wire_node(format!("{at}.{}", node.name), operation, &inputs);
         outlets.push(wired.map_err(PlanError::Tract)?[0]);
     }

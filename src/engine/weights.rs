@@ -110,6 +110,18 @@ impl Weights {
         }
     }
 
+    /// What a weight takes in the file; none if it is not there.
+    pub fn bytes(&self, name: &str) -> Option<u64> {
+        self.entry(name).ok().map(|entry| entry.blob().len)
+    }
+
+    /// Says that some weights will be read soon.
+    pub fn expect(&self, names: &[String]) {
+        for entry in names.iter().filter_map(|name| self.entry(name).ok()) {
+            self.bundle.expect(&entry);
+        }
+    }
+
     fn entry(&self, name: &str) -> Result<TensorEntry, String> {
         let component = self.bundle.component(self.component);
         let entry = component.and_then(|c| c.tensor(name));

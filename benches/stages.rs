@@ -29,6 +29,7 @@ fn stages(c: &mut Criterion) {
     let texts = [text(&bundle, PROMPT), text(&bundle, "")];
     let scale = GuidanceScale::new(3.0).unwrap();
     let mut group = c.benchmark_group("stage");
+    group.sample_size(10);
 
     let encode = |resources: &Resources| {
         let mut encoder = TextEncoder::load(&bundle, resources).unwrap();

@@ -89,9 +89,10 @@ def build(checkout: Path) -> list[Path]:
 def measure(programs: list[Path], options: argparse.Namespace) -> dict[str, float]:
     """Seconds of each benchmark, the median of what Criterion took."""
     times = ["--warm-up-time", options.warm_up_time, "--measurement-time", options.measurement_time]
+    quick = ["--noplot", "--quiet", "--nresamples", "1000"]
     with tempfile.TemporaryDirectory() as folder:
         for program in programs:
-            command = [program, "--bench", "--noplot", *times, options.only]
+            command = [program, "--bench", *quick, *times, options.only]
             subprocess.run(command, env=os.environ | {"CRITERION_HOME": folder}, check=True, stdout=subprocess.DEVNULL)
         found = {}
         for path in Path(folder).glob("**/new/estimates.json"):

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Sampler;
-use super::guidance::{self, GuidanceScale};
+use super::guidance::{self, GuidanceInterval, GuidanceScale};
 use super::noise::TorchGenerator;
 use super::unet::{Input, Unet};
 use crate::engine::EngineError;
@@ -17,6 +17,19 @@ pub struct Condition<'a> {
     pub uncond: &'a TextEmbedding,
     /// How far to go from the one to the other.
     pub guidance_scale: GuidanceScale,
+    /// In which steps; in the others the prompt's prediction is used alone.
+    pub guidance_interval: GuidanceInterval,
+}
+
+impl Condition<'_> {
+    /// The scale in one of `steps` steps.
+    fn scale_at(&self, index: usize, steps: usize) -> GuidanceScale {
+        if self.guidance_interval.of(steps).contains(&index) {
+            self.guidance_scale
+        } else {
+            GuidanceScale::OFF
+        }
+    }
 }
 
 /// Looks on.
@@ -47,7 +60,8 @@ pub fn run(
     let mut noise = Vec::new();
     for index in steps {
         let input = Input { divisor: sampler.input_divisor(index), timestep: sampler.timestep(index) };
-        let noise_pred = predict(unet, condition, latents, input)?;
+        let scale = condition.scale_at(index, sampler.steps());
+        let noise_pred = predict(unet, condition, scale, latents, input)?;
         let original = observer.wants_original().then(|| {
             let mut original = latents.clone();
             let values = sampler.pred_original_sample(index, latents.values(), &noise_pred);
@@ -78,10 +92,10 @@ pub fn skip_noise(
 fn predict(
     unet: &mut Unet,
     condition: &Condition,
+    scale: GuidanceScale,
     latents: &Latents,
     input: Input,
 ) -> Result<Vec<f32>, EngineError> {
-    let scale = condition.guidance_scale;
     if !scale.is_active() || unet.is_told_guidance() {
         return unet.predict(latents, input, condition.cond, scale);
     }

@@ -135,8 +135,12 @@ impl TextToImage {
             footprints(decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
         let [cond, uncond] = self.encode(request, progress)?;
-        let guidance_scale = request.guidance_scale;
-        let condition = Condition { cond: &cond, uncond: &uncond, guidance_scale };
+        let condition = Condition {
+            cond: &cond,
+            uncond: &uncond,
+            guidance_scale: request.guidance_scale,
+            guidance_interval: request.guidance_interval,
+        };
         let latents = self.denoise(request, &condition, progress)?;
         let pixels = self.decode(&latents)?;
         let images = (request.seed..).zip(latents.into_iter().zip(pixels));

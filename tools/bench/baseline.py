@@ -93,7 +93,10 @@ def measure(programs: list[Path], options: argparse.Namespace) -> dict[str, floa
     with tempfile.TemporaryDirectory() as folder:
         for program in programs:
             command = [program, "--bench", *quick, *times, options.only]
-            subprocess.run(command, env=os.environ | {"CRITERION_HOME": folder}, check=True, stdout=subprocess.DEVNULL)
+            environment = os.environ | {"CRITERION_HOME": folder}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode != 0:
+                sys.exit(f"{program.name} failed:\n{done.stderr}")
         found = {}
         for path in Path(folder).glob("**/new/estimates.json"):
             name = json.loads(path.with_name("benchmark.json").read_text())["full_id"]

@@ -119,6 +119,19 @@ fn the_same_request_gives_the_same_bytes() {
 }
 
 #[test]
+fn guidance_in_a_part_of_the_steps_is_named_in_the_picture() {
+    let place = Place::new();
+    let draw = |more: &[&str]| {
+        works(&place.draw(&[&["--seed", "1", "--guidance", "4", "--steps", "4"], more].concat()));
+        std::fs::read(place.path("out.png")).unwrap()
+    };
+    let (whole, partly) = (draw(&[]), draw(&["--guidance-interval", "0.25:0.75"]));
+    assert_eq!(whole, draw(&["--guidance-interval", "0:1"]));
+    let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("\"guidance_interval\":[0.25,0.75]");
+    assert!(says(&partly) && !says(&whole));
+}
+
+#[test]
 fn every_sampler_draws_its_own_picture_and_is_named_in_it() {
     let place = Place::new();
     let mut latents = std::collections::BTreeMap::new();
@@ -191,6 +204,10 @@ fn requests_that_cannot_be_served_are_refused_before_any_work() {
     fails(&place.draw(&["--steps", "1001"]), 2, &["1001", "1000"]);
     fails(&place.draw(&["--guidance", "NaN"]), 2, &["guidance", "NaN"]);
     fails(&place.draw(&["--guidance", "-1"]), 2, &["guidance", "-1"]);
+    for interval in ["0.5", "0.8:0.2", "0:1.5", "-1:1", "NaN:1", "a:b", "0:0.5:1"] {
+        let flag = format!("--guidance-interval={interval}");
+        fails(&place.draw(&[&flag]), 2, &["guidance-interval", interval, "from 0 to 1"]);
+    }
     fails(&place.draw(&["--eta", "1.5"]), 2, &["eta", "1.5"]);
     fails(&place.draw(&["--eta", "0.5", "--sampler", "euler"]), 2, &["euler has no eta", "ddim or tcd"]);
     fails(&place.draw(&["--eta", "1.5", "--sampler", "tcd"]), 2, &["eta", "1.5"]);

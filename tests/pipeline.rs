@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use fixture::{data, npz, relative_l2, root};
 use tintype::bundle::{self, Bundle};
-use tintype::denoise::guidance::GuidanceScale;
+use tintype::denoise::guidance::{GuidanceInterval, GuidanceScale};
 use tintype::denoise::noise::TorchGenerator;
 use tintype::denoise::unet::{Input, Unet};
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 use tintype::kernels::Arithmetic;
-use tintype::pipeline::{Image, Request, Sampler, Size, TextToImage, footprints};
+use tintype::pipeline::{
+    Halfway, Image, Progress, Request, RequestError, Sampler, Size, Step, TextToImage, footprints,
+};
 use tintype::tensor::Latents;
 use tintype::text::encoder::TextEncoder;
 use tintype::text::{Prompt, Syntax};
@@ -206,6 +208,67 @@ fn every_sampler_draws_as_that_of_diffusers() {
     latents_match_diffusers(&bundle, "tiny/reference/samplers");
 }
 
+/// Keeps the state after some steps.
+struct Keep {
+    steps: usize,
+    state: Option<Halfway>,
+}
+
+impl Progress for Keep {
+    fn step(&mut self, step: Step) {
+        if step.done == self.steps {
+            let (latents, memory) = (step.latents.clone(), step.memory.to_vec());
+            self.state = Some(Halfway { done: step.done, latents, memory });
+        }
+    }
+}
+
+#[test]
+fn guidance_in_a_part_of_the_steps_is_that_of_runs_in_turn() {
+    let (_folder, bundle) = open(Precision::F32);
+    let off = GuidanceScale::OFF;
+    // One that draws the next step from the last, and one that adds noise in each.
+    for sampler in [Sampler::DpmSolver, Sampler::EulerAncestral] {
+        let request = Request {
+            negative: Prompt::new("blue").unwrap(),
+            steps: 6,
+            guidance_scale: GuidanceScale::new(4.0).unwrap(),
+            sampler,
+            ..Request::new(&bundle, Prompt::new("a red box").unwrap(), 3).unwrap()
+        };
+        let draw = |request: &Request, progress: &mut dyn Progress| {
+            let resources = Resources { arithmetic: Arithmetic::F32, ..Resources::new(Threads::new(1)) };
+            let mut pipeline = TextToImage::new(bundle.clone(), resources);
+            pipeline.run(request, progress).unwrap().remove(0).latents
+        };
+        let within = |from, to| {
+            let guidance_interval = GuidanceInterval::new(from, to).unwrap();
+            draw(&Request { guidance_interval, ..request.clone() }, &mut ())
+        };
+        let (guided, free) =
+            (draw(&request, &mut ()), draw(&Request { guidance_scale: off, ..request.clone() }, &mut ()));
+        assert_ne!(guided, free);
+        assert_eq!(within(0.0, 1.0), guided);
+        assert_eq!(within(0.0, 0.0), free);
+        // The scales of runs of whole steps, each going on from the one before.
+        let in_turn = |parts: &[(usize, GuidanceScale)]| {
+            let mut halfway = None;
+            let mut latents = None;
+            for &(steps, guidance_scale) in parts {
+                let mut keep = Keep { steps, state: None };
+                let part = Request { guidance_scale, halfway: halfway.take(), ..request.clone() };
+                latents = Some(draw(&part, &mut keep));
+                halfway = keep.state;
+            }
+            latents.unwrap()
+        };
+        let on = request.guidance_scale;
+        assert_eq!(within(0.0, 0.5), in_turn(&[(3, on), (6, off)]), "{sampler:?}");
+        assert_eq!(within(0.5, 1.0), in_turn(&[(3, off), (6, on)]), "{sampler:?}");
+        assert_eq!(within(0.34, 0.66), in_turn(&[(2, off), (4, on), (6, off)]), "{sampler:?}");
+    }
+}
+
 /// The small pipeline with the UNet of the topology `lcm` and its scheduler, imported.
 fn lcm(folder: &Path) -> Arc<Bundle> {
     let source = folder.join("lcm");
@@ -230,6 +293,8 @@ fn a_network_that_is_told_the_guidance_scale_draws_as_in_diffusers() {
     let bundle = lcm(folder.path());
     let own = Request::new(&bundle, Prompt::new("a red box").unwrap(), 1).unwrap();
     assert_eq!((own.sampler, own.steps, own.guidance_scale.get()), (Sampler::Lcm, 4, 8.5));
+    let partly = Request { guidance_interval: GuidanceInterval::new(0.0, 0.5).unwrap(), ..own };
+    assert!(matches!(partly.check(&bundle), Err(RequestError::ToldGuidance)));
     latents_match_diffusers(&bundle, "topologies/lcm/drawn");
 }
 

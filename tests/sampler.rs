@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use tintype::denoise::Sampler;
 use tintype::denoise::config::{Betas, Clip, ConfigError, PredictionType, SchedulerConfig, TimestepSpacing};
 use tintype::denoise::ddim::{Ddim, DdimOptions};
-use tintype::denoise::guidance::{GuidanceError, GuidanceRescale, GuidanceScale, combine, rescale};
+use tintype::denoise::guidance::{
+    GuidanceError, GuidanceInterval, GuidanceRescale, GuidanceScale, combine, rescale,
+};
 use tintype::denoise::kind::SamplerKind;
 use tintype::denoise::noise::TorchGenerator;
 use tintype::denoise::schedule::{Schedule, ScheduleError};
@@ -440,6 +442,24 @@ fn guidance_out_of_range_is_refused() {
         GuidanceScale::new(f32::NAN).unwrap_err().to_string(),
         "guidance scale is NaN, expected 0 to 100 (1 or less turns guidance off)"
     );
+}
+
+#[test]
+fn an_interval_of_guidance_is_a_range_of_steps() {
+    let of = |from, to, steps| GuidanceInterval::new(from, to).unwrap().of(steps);
+    assert_eq!((of(0.0, 1.0, 8), of(0.0, 0.0, 8), of(1.0, 1.0, 8)), (0..8, 0..0, 8..8));
+    assert_eq!((of(0.25, 0.75, 8), of(0.2, 0.8, 8), of(0.5, 1.0, 7)), (2..6, 2..6, 4..7));
+    for steps in 1..=1000 {
+        let parts = [of(0.0, 0.3, steps), of(0.3, 0.7, steps), of(0.7, 1.0, steps)];
+        assert_eq!(parts.into_iter().flatten().collect::<Vec<_>>(), (0..steps).collect::<Vec<_>>());
+    }
+    for (from, to) in [(0.5, 0.4), (-0.1, 1.0), (0.0, 1.1), (f64::NAN, 1.0), (0.0, f64::NAN)] {
+        assert!(
+            matches!(GuidanceInterval::new(from, to), Err(GuidanceError::Interval { .. })),
+            "{from}:{to}"
+        );
+        assert!(serde_json::from_str::<GuidanceInterval>(&format!("[{from}, {to}]")).is_err());
+    }
 }
 
 #[test]

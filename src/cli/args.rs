@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
 use super::lora_arg::LoraArg;
 use super::quantity::{MemorySize, TileArg};
+use crate::denoise::guidance::GuidanceInterval;
 use crate::pipeline::Sampler;
 
 /// Pictures from words on small boards, offline.
@@ -104,6 +105,13 @@ fn samplers() -> impl TypedValueParser<Value = Sampler> {
     names.try_map(|name| Sampler::from_name(&name).ok_or("no sampler has this name"))
 }
 
+/// Reads `FROM:TO`.
+fn interval(text: &str) -> Result<GuidanceInterval, String> {
+    let ends = text.split_once(':').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    let (from, to) = ends.ok_or("write it as two numbers from 0 to 1, such as 0.2:0.8")?;
+    GuidanceInterval::new(from, to).map_err(|error| error.to_string())
+}
+
 #[derive(Debug, Parser)]
 pub struct GenerateArgs {
     /// What to draw; asked for on a terminal if left out, and "" means no condition
@@ -127,6 +135,10 @@ pub struct GenerateArgs {
     /// How many pictures, with seeds from --seed on
     #[arg(short = 'n', long, default_value_t = 1, value_name = "COUNT")]
     pub count: usize,
+    /// Have guidance only in this part of the steps, such as 0.2:0.8; the others take up to half as long, and the picture is
+    /// another
+    #[arg(long, value_name = "FROM:TO", default_value = "0:1", value_parser = interval)]
+    pub guidance_interval: GuidanceInterval,
     /// The share of fresh noise per step, 0 to 1, for ddim and tcd [default: 0 for ddim, 0.3 for tcd]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub eta: Option<f32>,

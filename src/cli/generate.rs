@@ -192,6 +192,7 @@ fn request(
     if let Some(scale) = picture.guidance {
         request.guidance_scale = GuidanceScale::new(scale).map_err(RequestError::from)?;
     }
+    request.guidance_interval = args.guidance_interval;
     request.eta = args.eta;
     request.sampler = picture.sampler.unwrap_or(request.sampler);
     request.count = args.best_of.unwrap_or(args.count);

@@ -5,8 +5,14 @@
 //!
 //! A model may also have been distilled to be told the scale; it then runs once.
 //!
+//! Where noise is very strong or nearly gone, guidance does little; left out there, the model runs once in those steps.
+//!
 //! Source: Ho and Salimans 2022, eq. 6, arXiv:2207.12598, in the form of diffusers; rescaling: Lin et al. 2023,
-//! eq. 15 and 16, arXiv:2305.08891.
+//! eq. 15 and 16, arXiv:2305.08891; intervals: Kynkäänniemi et al. 2024, arXiv:2404.07724, there of noise levels.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 use crate::kernels::elementary::{exp, ln, sin_cos};
 
@@ -18,6 +24,16 @@ pub enum GuidanceError {
     Scale {
         /// The value given.
         got: f32,
+    },
+    /// The interval is not one within 0 to 1.
+    #[error(
+        "guidance interval is {from}:{to}, expected two shares of the steps, from 0 to 1, the smaller one first"
+    )]
+    Interval {
+        /// Where it was to begin.
+        from: f64,
+        /// Where it was to end.
+        to: f64,
     },
     /// The share of rescaling is not finite or out of range.
     #[error("guidance rescale is {got}, expected 0 (none) to 1 (full)")]
@@ -34,6 +50,8 @@ pub struct GuidanceScale(f32);
 impl GuidanceScale {
     /// The largest scale. Pictures are destroyed well below it.
     pub const MAX: f32 = 100.0;
+    /// No guidance.
+    pub const OFF: Self = Self(1.0);
 
     /// # Errors
     /// [`GuidanceError::Scale`] if `scale` is NaN or not in `0..=MAX`.
@@ -52,6 +70,59 @@ impl GuidanceScale {
     /// Whether the model has to run twice: above 1. Otherwise the prompt's prediction is used alone.
     pub fn is_active(self) -> bool {
         self.0 > 1.0
+    }
+}
+
+/// The part of the steps that has guidance, as shares of them from 0 (noise) to 1 (the picture).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "[f64; 2]", into = "[f64; 2]")]
+pub struct GuidanceInterval {
+    from: f64,
+    to: f64,
+}
+
+impl GuidanceInterval {
+    /// All steps.
+    pub const WHOLE: Self = Self { from: 0.0, to: 1.0 };
+
+    /// # Errors
+    /// [`GuidanceError::Interval`] unless `0 <= from <= to <= 1`.
+    pub fn new(from: f64, to: f64) -> Result<Self, GuidanceError> {
+        match 0.0 <= from && from <= to && to <= 1.0 {
+            true => Ok(Self { from, to }),
+            false => Err(GuidanceError::Interval { from, to }),
+        }
+    }
+
+    /// Whether it has all steps.
+    pub fn is_whole(&self) -> bool {
+        *self == Self::WHOLE
+    }
+
+    /// Which of `steps` steps have guidance; each end is rounded to a whole step.
+    pub fn of(self, steps: usize) -> Range<usize> {
+        let step = |share: f64| (share * steps as f64).round() as usize;
+        step(self.from)..step(self.to)
+    }
+}
+
+impl TryFrom<[f64; 2]> for GuidanceInterval {
+    type Error = GuidanceError;
+
+    fn try_from([from, to]: [f64; 2]) -> Result<Self, GuidanceError> {
+        Self::new(from, to)
+    }
+}
+
+impl From<GuidanceInterval> for [f64; 2] {
+    fn from(interval: GuidanceInterval) -> Self {
+        [interval.from, interval.to]
+    }
+}
+
+impl Default for GuidanceInterval {
+    fn default() -> Self {
+        Self::WHOLE
     }
 }
 

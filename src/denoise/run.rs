@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::guidance::{self, GuidanceScale};
+use super::guidance::{self, GuidanceInterval, GuidanceScale};
 use super::noise::TorchGenerator;
 use super::unet::{Input, Unet};
 use super::{Amplitudes, Kept, Sampler};
@@ -17,10 +17,23 @@ pub struct Condition<'a> {
     pub uncond: &'a TextEmbedding,
     /// How far to go from the one to the other.
     pub guidance_scale: GuidanceScale,
+    /// In which steps; in the others the prompt's prediction is used alone.
+    pub guidance_interval: GuidanceInterval,
     /// What the network sees behind the latents, if it was made to draw parts of a picture: where those are, and the rest.
     pub beside: Option<&'a Latents>,
     /// What stays of a given picture, for a network that was not.
     pub kept: Option<&'a Kept>,
+}
+
+impl Condition<'_> {
+    /// The scale in one of `steps` steps.
+    fn scale_at(&self, index: usize, steps: usize) -> GuidanceScale {
+        if self.guidance_interval.of(steps).contains(&index) {
+            self.guidance_scale
+        } else {
+            GuidanceScale::OFF
+        }
+    }
 }
 
 /// Looks on.
@@ -52,7 +65,8 @@ pub fn run(
     for index in steps {
         let (divisor, timestep) = (sampler.input_divisor(index), sampler.timestep(index));
         let input = Input { divisor, timestep, beside: condition.beside };
-        let noise_pred = predict(unet, condition, latents, input)?;
+        let scale = condition.scale_at(index, sampler.steps());
+        let noise_pred = predict(unet, condition, scale, latents, input)?;
         let original = observer.wants_original().then(|| {
             let mut original = latents.clone();
             let values = sampler.pred_original_sample(index, latents.values(), &noise_pred);
@@ -87,10 +101,10 @@ pub fn skip_noise(
 fn predict(
     unet: &mut Unet,
     condition: &Condition,
+    scale: GuidanceScale,
     latents: &Latents,
     input: Input,
 ) -> Result<Vec<f32>, EngineError> {
-    let scale = condition.guidance_scale;
     if !scale.is_active() || unet.is_told_guidance() {
         return unet.predict(latents, input, condition.cond, scale);
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::replay::Division;
 use super::{Additions, Image, InitImage, Request, Sampler};
 use crate::bundle::Bundle;
+use crate::denoise::guidance::GuidanceInterval;
 use crate::kernels::Arithmetic;
 use crate::lora::Lora;
 use crate::tensor::Latents;
@@ -48,6 +49,9 @@ pub struct Manifest {
     pub steps: usize,
     /// The guidance scale.
     pub guidance: f32,
+    /// In which share of the steps, if not in all.
+    #[serde(default, skip_serializing_if = "GuidanceInterval::is_whole")]
+    pub guidance_interval: GuidanceInterval,
     /// The sampler.
     pub sampler: String,
     /// The share of fresh noise per step, where the sampler leaves a choice.
@@ -157,6 +161,7 @@ impl Manifest {
             seed: request.seed,
             steps: request.steps,
             guidance: request.guidance_scale.get(),
+            guidance_interval: request.guidance_interval,
             sampler: request.sampler.name().into(),
             eta: request.eta.or(request.sampler.default_eta()),
             width: request.size.width_px,
@@ -246,6 +251,7 @@ impl Manifest {
             seed: u64::MAX,
             steps: 8,
             guidance: 2.5,
+            guidance_interval: GuidanceInterval::new(0.25, 0.8).unwrap(),
             sampler: "ddim".into(),
             eta: Some(0.0),
             width: 2,

@@ -2,7 +2,7 @@
 
 use super::{InitImage, Sampler};
 use crate::bundle::{Bundle, Component, Pipeline};
-use crate::denoise::guidance::{GuidanceError, GuidanceScale};
+use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
 use crate::tensor::Latents;
 use crate::text::weighted::WeightError;
 use crate::text::{Prompt, PromptTooLong, Syntax};
@@ -61,6 +61,8 @@ pub struct Request {
     pub steps: usize,
     /// How strictly to follow the prompt.
     pub guidance_scale: GuidanceScale,
+    /// In which of the steps.
+    pub guidance_interval: GuidanceInterval,
     /// The share of fresh noise per step, 0 to 1; the sampler's own if not given.
     pub eta: Option<f32>,
     /// Which sampler.
@@ -204,7 +206,12 @@ pub enum RequestError {
         /// What the prompts take.
         got: usize,
     },
-    /// The guidance scale is out of range.
+    /// Guidance in some steps, of a model that does not run twice in any.
+    #[error(
+        "this model is told the guidance scale and runs once a step: leave the guidance interval out, it would save nothing"
+    )]
+    ToldGuidance,
+    /// The guidance scale or interval is out of range.
     #[error(transparent)]
     Guidance(#[from] GuidanceError),
 }
@@ -224,6 +231,7 @@ impl Request {
             size: Size::of_model(pipeline),
             steps: pipeline.default_steps,
             guidance_scale: GuidanceScale::new(pipeline.default_guidance as f32)?,
+            guidance_interval: GuidanceInterval::WHOLE,
             eta: None,
             sampler: Sampler::of_model(pipeline),
             seed,
@@ -248,6 +256,9 @@ impl Request {
         }
         if self.seed.checked_add(self.count as u64 - 1).is_none() {
             return Err(RequestError::Seed { seed: self.seed, count: self.count });
+        }
+        if !self.guidance_interval.is_whole() && is_told_guidance(bundle) {
+            return Err(RequestError::ToldGuidance);
         }
         let expected = self.latent_shape(bundle);
         let steps = self.steps_taken();
@@ -344,6 +355,12 @@ fn unet_channels(bundle: &Bundle) -> usize {
 /// Whether the UNet was made to draw parts of pictures: it is shown a mask and the latents of what that leaves.
 pub(super) fn draws_parts(bundle: &Bundle) -> bool {
     unet_channels(bundle) == 2 * bundle.pipeline().latent_channels + 1
+}
+
+/// Whether the UNet is told the guidance scale.
+fn is_told_guidance(bundle: &Bundle) -> bool {
+    let unet = bundle.component(Component::Unet);
+    unet.is_some_and(|unet| unet.config["time_cond_proj_dim"].is_u64())
 }
 
 /// What every side is a multiple of: a latent cell, as often as the UNet halves the latents.

@@ -282,7 +282,8 @@ impl TextToImage {
             let taken = request.steps_taken();
             let mut told = Told { progress, first, before: at * taken, total: request.count * taken };
             let (kept, beside) = (kept.as_ref(), beside.as_ref());
-            let condition = Condition { cond, uncond, guidance_scale: request.guidance_scale, beside, kept };
+            let (guidance_scale, guidance_interval) = (request.guidance_scale, request.guidance_interval);
+            let condition = Condition { cond, uncond, guidance_scale, guidance_interval, beside, kept };
             timed(&mut self.seconds.denoise, || {
                 let (steps, latents, generator) = (next..sampler.steps(), &mut latents, &mut generator);
                 run(&mut unet, &mut *sampler, steps, &condition, latents, generator, &mut told)

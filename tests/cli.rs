@@ -129,6 +129,8 @@ fn guidance_in_a_part_of_the_steps_is_named_in_the_picture() {
     assert_eq!(whole, draw(&["--guidance-interval", "0:1"]));
     let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("\"guidance_interval\":[0.25,0.75]");
     assert!(says(&partly) && !says(&whole));
+    std::fs::write(place.path("partly.png"), partly).unwrap();
+    works(&place.run(["replay", "partly.png", "--check", "--model", "tiny.tintype"]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use fixture::{data, npz, relative_l2};
 use tintype::bundle::Bundle;
 use tintype::denoise::guidance::GuidanceScale;
 use tintype::engine::{Resources, Threads};
-use tintype::import::{self, Precision};
+use tintype::import::Precision;
 use tintype::kernels::Arithmetic;
 use tintype::pipeline::{
     Halfway, Image, InitImage, Progress, Request, RequestError, Sampler, Size, Step, TextToImage,
@@ -44,14 +44,7 @@ fn tiny(folder: &Path) -> Arc<Bundle> {
 
 /// The small pipeline with the UNet that is shown a mask.
 fn inpainting(folder: &Path) -> Arc<Bundle> {
-    let source = folder.join("source");
-    for part in ["text_encoder", "tokenizer", "vae_decoder", "vae_encoder", "scheduler"] {
-        fixture::copy(&data("tiny").join(part), &source.join(part));
-    }
-    fixture::copy(&data("given/inpainting/unet"), &source.join("unet"));
-    let target = folder.join("inpainting.tintype");
-    import::import(&source, &target, Precision::F32, &mut |_, _| ()).unwrap();
-    Arc::new(Bundle::open(&target).unwrap())
+    Arc::new(Bundle::open(&fixture::inpainting(folder, Precision::F32)).unwrap())
 }
 
 fn request(bundle: &Bundle, run: &Run) -> Request {

@@ -32,14 +32,7 @@ fn tiny(folder: &Path) -> Arc<Bundle> {
 
 /// The small pipeline with a UNet that takes any number of tokens, and is shown a mask.
 fn roomy(folder: &Path) -> Arc<Bundle> {
-    let source = folder.join("source");
-    for part in ["text_encoder", "tokenizer", "vae_decoder", "vae_encoder", "scheduler"] {
-        fixture::copy(&data("tiny").join(part), &source.join(part));
-    }
-    fixture::copy(&data("given/inpainting/unet"), &source.join("unet"));
-    let target = folder.join("roomy.tintype");
-    import::import(&source, &target, Precision::F32, &mut |_, _| ()).unwrap();
-    Arc::new(Bundle::open(&target).unwrap())
+    Arc::new(Bundle::open(&fixture::inpainting(folder, Precision::F32)).unwrap())
 }
 
 #[test]

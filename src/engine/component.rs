@@ -179,20 +179,29 @@ impl Component {
     /// # Errors
     /// [`EngineError::MissingOutput`].
     pub fn check_output(&self, name: &str) -> Result<(), EngineError> {
-        let component = self.kind;
         let is_there = self.graph.outputs.iter().any(|output| output.name == name);
-        if is_there { Ok(()) } else { Err(EngineError::MissingOutput { component, name: name.to_owned() }) }
+        if is_there { Ok(()) } else { Err(self.missing(name)) }
+    }
+
+    /// One of the outputs of a run.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingOutput`] if the graph has no output `name`.
+    pub fn pick(&self, outputs: Vec<NamedTensor>, name: &str) -> Result<NamedTensor, EngineError> {
+        outputs.into_iter().find(|output| output.name == name).ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> EngineError {
+        EngineError::MissingOutput { component: self.kind, name: name.to_owned() }
     }
 
     /// Runs the graph for one of its outputs.
     ///
     /// # Errors
-    /// - As [`Component::run`].
-    /// - [`EngineError::MissingOutput`] if the graph has no output `name`.
+    /// As [`Component::run`] and [`Component::pick`].
     pub fn run_for(&mut self, name: &str, inputs: &[NamedTensor]) -> Result<NamedTensor, EngineError> {
-        let mut outputs = self.run(inputs)?.into_iter();
-        let missing = || EngineError::MissingOutput { component: self.kind, name: name.to_owned() };
-        outputs.find(|output| output.name == name).ok_or_else(missing)
+        let outputs = self.run(inputs)?;
+        self.pick(outputs, name)
     }
 
     fn bind(&self, input: &Input, given: &[NamedTensor]) -> Result<Tensor, EngineError> {

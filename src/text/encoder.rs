@@ -182,7 +182,7 @@ impl TextEncoder {
             let outputs = self.run(chunk.ids())?;
             let embedding = outputs.iter().find(|output| output.name == POOLED);
             pooled.get_or_insert_with(|| embedding.map_or(Vec::new(), |output| output.values.clone()));
-            let mut states = self.output(outputs, &self.states.output())?;
+            let mut states = self.component.pick(outputs, &self.states.output())?;
             let &[1, chunk_tokens, chunk_width] = states.shape.as_slice() else {
                 return Err(EncodeError::Output(ShapeError::new("text embedding", &states.shape, 0)));
             };
@@ -200,18 +200,12 @@ impl TextEncoder {
     pub fn embed(&mut self, prompt: &Prompt) -> Result<Vec<f32>, EncodeError> {
         let tokens = self.tokenizer.encode(prompt)?;
         let outputs = self.run(&tokens.ids)?;
-        Ok(self.output(outputs, POOLED)?.values)
+        Ok(self.component.pick(outputs, POOLED)?.values)
     }
 
     fn run(&mut self, ids: &[u32]) -> Result<Vec<NamedTensor>, EngineError> {
         let values = ids.iter().map(|&id| id as f32).collect();
         self.component.run(&[NamedTensor::new("input_ids", &[1, ids.len()], values)])
-    }
-
-    fn output(&self, outputs: Vec<NamedTensor>, name: &str) -> Result<NamedTensor, EngineError> {
-        let missing =
-            || EngineError::MissingOutput { component: self.component.kind(), name: name.to_owned() };
-        outputs.into_iter().find(|output| output.name == name).ok_or_else(missing)
     }
 }
 

@@ -7,15 +7,14 @@ use tract_core::internal::*;
 use super::ops::Operation;
 use super::pulse::Pulse;
 use super::threads::Threads;
-use super::weights::Weights;
+use super::weights::Pages;
 
 /// An operation in a tract model: f32 in, one f32 out. Before it runs the pulse beats, and some weights are asked for.
 #[derive(Debug, Clone)]
 pub struct OperationNode {
     pub operation: Arc<dyn Operation>,
     pub pulse: Pulse,
-    pub weights: Arc<Weights>,
-    pub ahead: Vec<String>,
+    pub ahead: Vec<Pages>,
 }
 
 impl PartialEq for OperationNode {
@@ -39,7 +38,7 @@ impl EvalOp for OperationNode {
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         self.pulse.beat()?;
-        self.weights.expect(&self.ahead);
+        self.ahead.iter().for_each(Pages::expect);
         let shapes: TVec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
         let shape = self.operation.output_shape(&shapes).map_err(|reason| format_err!("{reason}"))?;
         let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<TVec<_>>>()?;

@@ -197,12 +197,11 @@ fn wire(
     for (input, shape) in graph.inputs.iter().zip(shapes) {
         outlets.push(model.add_source(&*input.name, f32::fact(shape)).map_err(PlanError::Tract)?);
     }
-    let own = Arc::new(weights.clone());
     let nodes = graph.nodes.iter().zip(operations).zip(ahead::asked(graph, weights));
     for (at, ((node, operation), ahead)) in nodes.enumerate() {
         let inputs: Vec<OutletId> = node.inputs.iter().map(|&value| outlets[value as usize]).collect();
         let (operation, pulse) = (operation.clone(), resources.pulse.clone());
-        let operation = OperationNode { operation, pulse, weights: own.clone(), ahead };
+        let operation = OperationNode { operation, pulse, ahead };
         let wired = model.wire_node(format!("{at}.{}", node.name), operation, &inputs);
         outlets.push(wired.map_err(PlanError::Tract)?[0]);
     }

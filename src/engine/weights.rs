@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::adapters::Adapters;
+use super::adapters::{Adapter, Adapters};
 use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
 use crate::kernels::integer::{Integer, STEP};
@@ -14,11 +14,6 @@ use crate::tensor_file::{Tensor, TensorFile};
 /// Inputs that share a scale where a channel has several; steps of a product start at multiples of it.
 pub const SCALE_RUN: usize = 32;
 
-/// What stands in the name of a weight that is added to a layer, behind that of the layer's own, and before which one it is.
-const ADDED: &str = "+";
-const DOWN: &str = "down";
-const UP: &str = "up";
-
 /// All weights of one component.
 #[derive(Debug, Clone)]
 pub struct Weights {
@@ -28,13 +23,13 @@ pub struct Weights {
     adapters: Arc<Adapters>,
 }
 
-/// The names of two weights that are added to a layer, and what their product is multiplied by.
+/// Two weights whose product is added to that of a layer.
 pub struct Added {
-    /// That of the first.
-    pub down: String,
-    /// That of the second.
-    pub up: String,
-    /// The factor.
+    /// The one that the inputs meet first.
+    pub down: Matrix,
+    /// The other.
+    pub up: Matrix,
+    /// What their product is multiplied by.
     pub scale: f32,
 }
 
@@ -68,6 +63,25 @@ pub struct Table {
     entry: TensorEntry,
 }
 
+/// Where a weight lies in the file.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    bundle: Arc<Bundle>,
+    entry: TensorEntry,
+}
+
+impl Pages {
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        self.entry.blob().len
+    }
+
+    /// Says that it will be read soon.
+    pub fn expect(&self) {
+        self.bundle.expect(&self.entry);
+    }
+}
+
 impl Weights {
     /// Those of `component`, what products with them are to be computed in, where they can be, and what is added to them.
     pub fn new(
@@ -81,26 +95,12 @@ impl Weights {
 
     /// What is added to the layer with this weight.
     pub fn added_to(&self, weight: &str) -> Vec<Added> {
-        let adapters = self.adapters.of(self.component, weight).iter().enumerate();
-        let name = |at: usize, which: &str| format!("{weight}{ADDED}{at}.{which}");
-        adapters
-            .map(|(at, adapter)| Added { down: name(at, DOWN), up: name(at, UP), scale: adapter.scale })
-            .collect()
-    }
-
-    /// A matrix of a name that [`Weights::added_to`] gave.
-    fn added(&self, name: &str) -> Option<Matrix> {
-        let (weight, (at, which)) =
-            name.split_once(ADDED).and_then(|(w, rest)| Some((w, rest.split_once('.')?)))?;
-        let adapter = self.adapters.of(self.component, weight).get(at.parse::<usize>().ok()?)?;
-        let tensor = if which == DOWN { &adapter.down } else { &adapter.up };
-        let shape = match tensor.shape[..] {
-            [o, c, 1, 1] => vec![o, c],
-            [o, c, height, width] => vec![o, height, width, c],
-            _ => tensor.shape.clone(),
+        let adapters = self.adapters.of(self.component, weight).iter();
+        let added = |Adapter { file, down, up, scale }: &Adapter| {
+            let [down, up] = [down, up].map(|tensor| Matrix::of_file(file, tensor));
+            Added { down, up, scale: *scale }
         };
-        let numbers = Numbers::File(adapter.file.clone(), tensor.clone(), shape);
-        Some(Matrix { numbers, arithmetic: Arithmetic::F32 })
+        adapters.map(added).collect()
     }
 
     /// Gives their pages back to the system.
@@ -110,16 +110,9 @@ impl Weights {
         }
     }
 
-    /// What a weight takes in the file; none if it is not there.
-    pub fn bytes(&self, name: &str) -> Option<u64> {
-        self.entry(name).ok().map(|entry| entry.blob().len)
-    }
-
-    /// Says that some weights will be read soon.
-    pub fn expect(&self, names: &[String]) {
-        for entry in names.iter().filter_map(|name| self.entry(name).ok()) {
-            self.bundle.expect(&entry);
-        }
+    /// The pages of the weight of that name, if it is there.
+    pub fn pages(&self, name: &str) -> Option<Pages> {
+        Some(Pages { bundle: self.bundle.clone(), entry: self.entry(name).ok()? })
     }
 
     fn entry(&self, name: &str) -> Result<TensorEntry, String> {
@@ -130,9 +123,6 @@ impl Weights {
 
     /// The matrix of that name.
     pub fn matrix(&self, name: &str) -> Result<Matrix, String> {
-        if let Some(added) = self.added(name) {
-            return Ok(added);
-        }
         let entry = self.entry(name)?;
         if entry.layout() != Layout::O8k4 {
             return Err(format!("weight `{name}` has layout {}, not {}", entry.layout(), Layout::O8k4));
@@ -164,6 +154,17 @@ impl Weights {
 }
 
 impl Matrix {
+    /// A tensor of a file in torch's order.
+    fn of_file(file: &Arc<TensorFile>, tensor: &Tensor) -> Self {
+        let shape = match tensor.shape[..] {
+            [o, c, 1, 1] => vec![o, c],
+            [o, c, height, width] => vec![o, height, width, c],
+            _ => tensor.shape.clone(),
+        };
+        let numbers = Numbers::File(file.clone(), tensor.clone(), shape);
+        Self { numbers, arithmetic: Arithmetic::F32 }
+    }
+
     /// The shape as stored: `[o, k]`, or `[o, kh, kw, c]` of a convolution.
     pub fn shape(&self) -> &[usize] {
         match &self.numbers {

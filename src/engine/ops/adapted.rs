@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Operation, build_plain, rows_of};
+use super::{Conv2d, Linear, Operation, rows_of};
 use crate::engine::graph::Op;
 use crate::engine::threads::Threads;
-use crate::engine::weights::{Added, Weights};
+use crate::engine::weights::Added;
 
 /// Output rows that one thread takes at a time: with 320 channels, what is added to them stays in a second-level cache.
 const CHUNK_ROWS: usize = 126;
@@ -21,40 +21,29 @@ pub struct Adapted {
 #[derive(Debug)]
 struct LowRank {
     down: Arc<dyn Operation>,
-    up: Arc<dyn Operation>,
+    up: Arc<Linear>,
     scale: f32,
     /// Whether the first makes each row of one row, so that a few rows go through both before the next.
     by_rows: bool,
 }
 
 impl Adapted {
-    /// The layer `op` with `added` to it.
+    /// The layer, which `op` describes, with `added` to it.
     ///
     /// # Errors
-    /// A sentence, if a weight is missing or of a shape that does not fit.
-    pub fn new(op: &Op, added: &[Added], weights: &Weights) -> Result<Self, String> {
-        let low_rank = |added: &Added| {
-            let down = match op {
-                Op::Conv2d { stride, pads, upsample, .. } => Op::Conv2d {
-                    weight: added.down.clone(),
-                    bias: None,
-                    stride: *stride,
-                    pads: *pads,
-                    upsample: *upsample,
-                },
-                _ => Op::Linear { weight: added.down.clone(), bias: None },
+    /// A sentence, if a weight is of a shape that does not fit.
+    pub fn new(op: &Op, layer: Arc<dyn Operation>, added: Vec<Added>) -> Result<Self, String> {
+        let low_rank = |Added { down, up, scale }: Added| {
+            let down: Arc<dyn Operation> = match *op {
+                Op::Conv2d { stride, pads, upsample, .. } => {
+                    Arc::new(Conv2d::over(("down", down), None, stride, pads, upsample)?)
+                }
+                _ => Arc::new(Linear::over(down, None)?),
             };
-            let up = Op::Linear { weight: added.up.clone(), bias: None };
-            let [down, up] = [build_plain(&down, weights)?, build_plain(&up, weights)?];
-            Ok::<_, String>(LowRank {
-                down,
-                up,
-                scale: added.scale,
-                by_rows: matches!(op, Op::Linear { .. }),
-            })
+            let up = Arc::new(Linear::over(up, None)?);
+            Ok::<_, String>(LowRank { down, up, scale, by_rows: matches!(op, Op::Linear { .. }) })
         };
-        let added = added.iter().map(low_rank).collect::<Result<_, _>>()?;
-        Ok(Self { layer: build_plain(op, weights)?, added })
+        Ok(Self { layer, added: added.into_iter().map(low_rank).collect::<Result<_, _>>()? })
     }
 }
 

@@ -6,7 +6,7 @@ use super::product::Product;
 use super::winograd::Winograd;
 use super::{Operation, map_of, only};
 use crate::engine::threads::Threads;
-use crate::engine::weights::Weights;
+use crate::engine::weights::{Matrix, Vector, Weights};
 use crate::kernels::winograd;
 
 /// A convolution; the map may be doubled in height and width on the way in.
@@ -36,14 +36,27 @@ impl Conv2d {
         pads: [usize; 4],
         upsample: bool,
     ) -> Result<Self, String> {
-        let matrix = weights.matrix(weight)?;
+        let bias = bias.map(|name| weights.vector(name)).transpose()?;
+        Self::over((weight, weights.matrix(weight)?), bias, stride, pads, upsample)
+    }
+
+    /// Over these weights; the first with its name, for messages.
+    ///
+    /// # Errors
+    /// A sentence, if one does not fit, or a stride is 0.
+    pub fn over(
+        (weight, matrix): (&str, Matrix),
+        bias: Option<Vector>,
+        stride: [usize; 2],
+        pads: [usize; 4],
+        upsample: bool,
+    ) -> Result<Self, String> {
         let &[_, height, width, channels] = matrix.shape() else {
             return Err(format!("weight `{weight}` has shape {:?}, not [o, kh, kw, c]", matrix.shape()));
         };
         if stride.contains(&0) {
             return Err("a stride is 0".into());
         }
-        let bias = bias.map(|name| weights.vector(name)).transpose()?;
         let product = Product::new(matrix, bias, height * width)?;
         let zeros = vec![0.0; channels];
         Ok(Self { product, kernel: [height, width], stride, pads, doubling: usize::from(upsample), zeros })

@@ -3,7 +3,7 @@
 use super::product::Product;
 use super::{Operation, only, rows_of};
 use crate::engine::threads::Threads;
-use crate::engine::weights::Weights;
+use crate::engine::weights::{Matrix, Vector, Weights};
 
 /// A linear layer.
 #[derive(Debug)]
@@ -16,7 +16,15 @@ impl Linear {
     /// A sentence, if one is missing or does not fit.
     pub fn new(weights: &Weights, weight: &str, bias: Option<&str>) -> Result<Self, String> {
         let bias = bias.map(|name| weights.vector(name)).transpose()?;
-        Ok(Self(Product::new(weights.matrix(weight)?, bias, 1)?))
+        Self::over(weights.matrix(weight)?, bias)
+    }
+
+    /// Over these weights.
+    ///
+    /// # Errors
+    /// A sentence, if they do not fit.
+    pub fn over(weight: Matrix, bias: Option<Vector>) -> Result<Self, String> {
+        Ok(Self(Product::new(weight, bias, 1)?))
     }
 
     /// Inputs of each output channel: multiplications for one number of the output.

@@ -53,13 +53,10 @@ pub trait Operation: Debug + Send + Sync {
 /// # Errors
 /// A sentence, if a weight is missing or of a shape that does not fit.
 pub fn build(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String> {
-    if let Op::Conv2d { weight, .. } | Op::Linear { weight, .. } = op {
-        let added = weights.added_to(weight);
-        if !added.is_empty() {
-            return Ok(Arc::new(adapted::Adapted::new(op, &added, weights)?));
-        }
-    }
-    build_plain(op, weights)
+    let layer = build_plain(op, weights)?;
+    let (Op::Conv2d { weight, .. } | Op::Linear { weight, .. }) = op else { return Ok(layer) };
+    let added = weights.added_to(weight);
+    Ok(if added.is_empty() { layer } else { Arc::new(adapted::Adapted::new(op, layer, added)?) })
 }
 
 /// As [`build`], with nothing added.

@@ -182,8 +182,8 @@ impl Pass {
     }
 }
 
-/// The first schedule within `limit_bytes` that repeats little, f32 before f16; else
-/// the one of least multiplications within the limit; else the smallest there is.
+/// The first schedule within `limit_bytes` that repeats little, f32 before f16; else the one of least multiplications within
+/// the limit; else the smallest there is.
 ///
 /// `stripe`: rows of the tallest map in a stripe, where they are prescribed.
 pub fn fit(network: &Network, stripe: Option<usize>, limit_bytes: usize) -> Schedule {

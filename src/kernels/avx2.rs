@@ -7,7 +7,7 @@ use std::ops::{Add, Mul, Sub};
 use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
-use super::integer::Sums;
+use super::integer::Scales;
 use super::lanes::{LEN, Lanes, LanesWork};
 use super::level::{Avx2, Work};
 use super::panel::{Group, Stored, StoredGroup};
@@ -237,21 +237,30 @@ unsafe fn store_turned([a, b, c, d]: [__m256; 4], lane: usize, rows: &mut [Line]
 
 /// [`super::integer::Integer::arrange`].
 pub fn i16_arrange(_: Avx2, stored: Stored, panel: &mut [Group<i16>]) {
+    // SAFETY: the witness proves AVX2.
+    unsafe { i16_arrange_unchecked(stored, panel) }
+}
+
+/// # Safety
+/// AVX2 is present.
+#[target_feature(enable = "avx2")]
+unsafe fn i16_arrange_unchecked(stored: Stored, panel: &mut [Group<i16>]) {
     for (at, group) in panel.iter_mut().enumerate() {
         let ratios = stored.ratios_of(at);
         for (half, stored) in [stored.low, stored.high].into_iter().enumerate() {
             let stored = stored.get(at).unwrap_or(&[0; BLOCK * GROUP]);
             let ratios = ratios.map(|ratios| &ratios.as_chunks().0[half]);
-            // SAFETY: the witness proves AVX2, and a group has two halves.
-            unsafe { i16_arrange_unchecked(stored, half, ratios, group) };
+            // SAFETY: the caller's promise, and a group has two halves.
+            unsafe { i16_arrange_half(stored, half, ratios, group) };
         }
     }
 }
 
 /// # Safety
 /// AVX2 is present, and `half` is 0 or 1.
+#[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn i16_arrange_unchecked(
+unsafe fn i16_arrange_half(
     stored: &StoredGroup,
     half: usize,
     ratios: Option<&[i16; BLOCK]>,
@@ -283,13 +292,13 @@ unsafe fn i16_arrange_unchecked(
 }
 
 /// Makes `$name`, the product of six rows with a panel by way of an instruction that multiplies pairs of numbers and adds
-/// both products to a sum: `$dot(sum, weights, inputs)`.
-macro_rules! multiply_pairs {
+/// both products to a sum: `$dot(sum, weights, inputs)`. The sums are multiplied by their scales and added to the tile.
+macro_rules! accumulate_pairs {
     ($name:ident, $features:literal, $dot:expr) => {
         /// # Safety
         /// The named features are present, and each row has four numbers for each group of the panel.
         #[target_feature(enable = $features)]
-        unsafe fn $name(rows: &[&[i16]; ROWS], panel: &[Group<i16>]) -> Sums {
+        unsafe fn $name(rows: &[&[i16]; ROWS], panel: &[Group<i16>], scales: Scales, acc: &mut Tile) {
             let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
             for (at, group) in panel.iter().enumerate() {
                 for pair in 0..GROUP / 2 {
@@ -311,26 +320,30 @@ macro_rules! multiply_pairs {
                     }
                 }
             }
-            let mut out = [[0; LANES]; ROWS];
-            for (out, sums) in out.iter_mut().zip(sums) {
+            for (r, sums) in sums.into_iter().enumerate() {
+                let row_scale = _mm256_set1_ps(scales.rows[r]);
                 for (half, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: a row is two registers.
-                    unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(8 * half).cast(), sum) };
+                    // SAFETY: a tile's row and the scales of the outputs are 16 floats, two registers.
+                    unsafe {
+                        let scale = _mm256_loadu_ps(scales.outputs.as_ptr().add(8 * half));
+                        let place = acc[r].as_mut_ptr().add(8 * half);
+                        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+                        _mm256_storeu_ps(place, _mm256_fmadd_ps(product, row_scale, _mm256_loadu_ps(place)));
+                    }
                 }
             }
-            out
         }
     };
 }
-pub(super) use multiply_pairs;
+pub(super) use accumulate_pairs;
 
-multiply_pairs!(i16_multiply_unchecked, "avx2", |sum, weights, inputs| {
+accumulate_pairs!(i16_accumulate_unchecked, "avx2,fma", |sum, weights, inputs| {
     _mm256_add_epi32(sum, _mm256_madd_epi16(weights, inputs))
 });
 
-/// [`super::integer::Integer::multiply`].
-pub fn i16_multiply(_: Avx2, rows: &[&[i16]; ROWS], panel: &[Group<i16>]) -> Sums {
+/// [`super::integer::Integer::accumulate`].
+pub fn i16_accumulate(_: Avx2, rows: &[&[i16]; ROWS], panel: &[Group<i16>], scales: Scales, acc: &mut Tile) {
     assert!(rows.iter().all(|row| row.len() == GROUP * panel.len()));
-    // SAFETY: the witness proves AVX2; the assertion above gives the lengths.
-    unsafe { i16_multiply_unchecked(rows, panel) }
+    // SAFETY: the witness proves AVX2 and FMA; the assertion above gives the lengths.
+    unsafe { i16_accumulate_unchecked(rows, panel, scales, acc) }
 }

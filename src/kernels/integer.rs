@@ -46,6 +46,27 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
     fn multiply(level: Level, rows: &[&[Self]; ROWS], panel: &[Group<Self>]) -> Sums {
         level.run(Multiply { rows, panel })
     }
+
+    /// Adds such sums, multiplied by their scales, to `acc`.
+    fn accumulate(
+        level: Level,
+        rows: &[&[Self]; ROWS],
+        panel: &[Group<Self>],
+        scales: Scales,
+        acc: &mut Tile,
+    ) {
+        let sums = &Self::multiply(level, rows, panel);
+        level.run(Rescale { sums, scales, acc });
+    }
+}
+
+/// What the sums of a tile are multiplied by.
+#[derive(Debug, Clone, Copy)]
+pub struct Scales<'a> {
+    /// That of each row.
+    pub rows: &'a [f32; ROWS],
+    /// That of each output.
+    pub outputs: &'a Line,
 }
 
 impl Integer for i8 {
@@ -105,11 +126,20 @@ impl Integer for i16 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn multiply(level: Level, rows: &[&[Self]; ROWS], panel: &[Group<Self>]) -> Sums {
+    fn accumulate(
+        level: Level,
+        rows: &[&[Self]; ROWS],
+        panel: &[Group<Self>],
+        scales: Scales,
+        acc: &mut Tile,
+    ) {
         match level {
-            Level::Avx2(witness) => super::avx2::i16_multiply(witness, rows, panel),
-            Level::Vnni(witness) => super::vnni::i16_multiply(witness, rows, panel),
-            Level::Scalar => level.run(Multiply { rows, panel }),
+            Level::Avx2(witness) => super::avx2::i16_accumulate(witness, rows, panel, scales, acc),
+            Level::Vnni(witness) => super::vnni::i16_accumulate(witness, rows, panel, scales, acc),
+            Level::Scalar => {
+                let sums = &Self::multiply(level, rows, panel);
+                level.run(Rescale { sums, scales, acc });
+            }
         }
     }
 }
@@ -128,17 +158,15 @@ pub fn accumulate<Q: Integer>(
     assert!(rows.iter().all(|row| row.len() == panel.groups.len() * GROUP));
     let run = panel.run.min(panel.groups.len()).max(1);
     assert!(run * GROUP <= RUN_MAX);
-    for ((at, groups), scales) in panel.groups.chunks(run).enumerate().zip(&panel.scales) {
+    for ((at, groups), outputs) in panel.groups.chunks(run).enumerate().zip(&panel.scales) {
         let rows = rows.map(|row| &row[at * run * GROUP..][..groups.len() * GROUP]);
-        let sums = Q::multiply(level, &rows, groups);
-        level.run(Rescale { sums: &sums, row_scales, scales, acc });
+        Q::accumulate(level, &rows, groups, Scales { rows: row_scales, outputs }, acc);
     }
 }
 
 struct Rescale<'a> {
     sums: &'a Sums,
-    row_scales: &'a [f32; ROWS],
-    scales: &'a Line,
+    scales: Scales<'a>,
     acc: &'a mut Tile,
 }
 
@@ -147,8 +175,8 @@ impl Work for Rescale<'_> {
 
     #[inline(always)]
     fn run(self) {
-        for ((sums, &row_scale), acc) in self.sums.iter().zip(self.row_scales).zip(self.acc) {
-            for ((&sum, &scale), acc) in sums.iter().zip(&self.scales.0).zip(&mut acc.0) {
+        for ((sums, &row_scale), acc) in self.sums.iter().zip(self.scales.rows).zip(self.acc) {
+            for ((&sum, &scale), acc) in sums.iter().zip(&self.scales.outputs.0).zip(&mut acc.0) {
                 *acc = (sum as f32 * scale).mul_add(row_scale, *acc);
             }
         }

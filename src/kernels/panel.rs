@@ -74,18 +74,29 @@ impl<Q: Integer> Panel<Q> {
         self.ratios.clear();
         let run = self.run;
         if Q::FOLDS && self.scales.len() > 1 {
-            self.fold();
+            level.run(Fold { scales: &mut self.scales, ratios: &mut self.ratios });
+            self.run = self.groups.len();
         }
         Q::arrange(level, Stored { low, high, ratios: &self.ratios, run }, &mut self.groups);
     }
+}
 
-    /// One scale for each output, and the ratios that this takes.
-    fn fold(&mut self) {
+/// One scale for each output in place of several, and the ratios that this takes.
+struct Fold<'a> {
+    scales: &'a mut Vec<Line>,
+    ratios: &'a mut Vec<[i16; LANES]>,
+}
+
+impl Work for Fold<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
         let mut largest = Line::ZERO;
-        for scales in &self.scales {
+        for scales in &*self.scales {
             largest.iter_mut().zip(&scales.0).for_each(|(largest, scale)| *largest = largest.max(*scale));
         }
-        for scales in &self.scales {
+        for scales in &*self.scales {
             // A channel of zeros has no scale.
             let ratio = |lane: usize| scales[lane] / largest[lane].max(f32::MIN_POSITIVE) * RATIO_ONE + 0.5;
             self.ratios.push(std::array::from_fn(|lane| ratio(lane) as i16));
@@ -93,7 +104,6 @@ impl<Q: Integer> Panel<Q> {
         largest.iter_mut().for_each(|scale| *scale *= 32_768.0 / (RATIO_ONE * FOLDED as f32));
         self.scales.truncate(1);
         self.scales[0] = largest;
-        self.run = self.groups.len();
     }
 }
 

@@ -98,7 +98,7 @@ LOOPS = {
         Loop("softmax", r"4avx213run_unchecked.*7softmax3Add", X86),
         Loop("GELU", r"4avx213run_unchecked.*10activation5Apply", X86),
         Loop("norm and SiLU", r"4avx213run_unchecked.*4norm5Apply", X86),
-        Loop("int16 product", r"4avx222i16_multiply_unchecked", X86, integer=True),
+        Loop("int16 product", r"4avx224i16_accumulate_unchecked", X86, integer=True),
         Loop("int16 product, vnni", r"4vnni9by_avx512", ["icelake-server"], integer=True),
     ],
 }

@@ -243,6 +243,7 @@ impl Product {
 }
 
 /// The sums in some columns of at most six lines.
+#[inline(always)]
 fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
     let mut acc = [Line::ZERO; ROWS];
     for (sums, line) in acc.iter_mut().zip(lines.chunks(stride)) {
@@ -254,6 +255,7 @@ fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
     acc
 }
 
+#[inline(always)]
 fn store(acc: &tile::Tile, lines: &mut [f32], stride: usize, columns: &Range<usize>) {
     for (sums, line) in acc.iter().zip(lines.chunks_mut(stride)) {
         match <&mut [f32; LANES]>::try_from(&mut line[columns.clone()]) {

@@ -100,10 +100,10 @@ def counted(graph, shapes, weights, in_loop):
         elif op == "attention":
             batch, (queries, channels) = out[0], (math.prod(out[1:-1]), out[-1])
             keys, width = math.prod(of[1][1:-1]), channels // node["heads"]
-            pairs = batch * node["heads"] * up(queries, ROWS)
-            count["f32 product"] += pairs * (up(keys, LANES) * width + keys * up(width, LANES))
+            pairs = batch * node["heads"] * up(queries, LANES)
+            count["f32 product"] += pairs * (up(keys, ROWS) * width + keys * up(width, ROWS))
             count["MAC, every tap"] += 2 * batch * queries * keys * channels
-            count["softmax"] += pairs * up(keys, LANES)
+            count["softmax"] += pairs * up(keys, ROWS)
         elif op == "geglu":
             out[-1] //= 2
             count["GELU"] += numbers // 2

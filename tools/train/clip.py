@@ -154,9 +154,9 @@ def accuracy(logits: torch.Tensor, fits: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def image_conditions(state: State, pictures: Pictures) -> torch.Tensor:
-    """The UNet's image condition of every (background, picture): unit variance, `[10, pictures, 128]`."""
-    image = load_weights(make_image_encoder(), state.run / "image_encoder.safetensors").eval()
+def image_conditions(state: State, pictures: Pictures, tower: str = "image_encoder") -> torch.Tensor:
+    """The embedding of every (background, picture) as networks take it: unit variance, `[10, pictures, 128]`."""
+    image = load_weights(make_image_encoder(), state.run / f"{tower}.safetensors").eval()
     premultiplied = premultiply(pictures.rgba)
     rows = []
     for background in range(len(BACKGROUND_NAMES)):

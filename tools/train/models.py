@@ -1,6 +1,15 @@
 """The networks, as diffusers and transformers define them, at the sizes that ship."""
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PriorTransformer,
+    UnCLIPScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from torch.nn.functional import silu
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 LATENT_CHANNELS = 4
@@ -97,3 +106,73 @@ def make_unet() -> UNet2DConditionModel:
         class_embed_type="projection",
         projection_class_embeddings_input_dim=WIDTH,
     )
+
+
+def make_pixel_scheduler() -> DDIMScheduler:
+    """The scheduler of the plain diffusion model: the cosine schedule, whose last timestep is all but pure noise."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=True,
+        set_alpha_to_one=True,
+        steps_offset=0,
+    )
+
+
+def make_pixel_unet(classes: int) -> UNet2DModel:
+    """About 2.8 M parameters, for 32 px pictures; attention at 8 x 8; `class_labels` takes the number of a class."""
+    return UNet2DModel(
+        sample_size=32,
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64, 128),
+        layers_per_block=1,
+        attention_head_dim=32,
+        norm_num_groups=16,
+        num_class_embeds=classes,
+    )
+
+
+def make_prior() -> PriorTransformer:
+    """About 0.9 M parameters: DALL-E 2's prior at the width of the text encoder."""
+    return PriorTransformer(
+        num_attention_heads=4,
+        attention_head_dim=WIDTH // 4,
+        num_layers=4,
+        embedding_dim=WIDTH,
+        num_embeddings=CONTEXT,
+        additional_embeddings=4,
+    )
+
+
+def make_prior_scheduler() -> UnCLIPScheduler:
+    """The prior's scheduler, which predicts the embedding itself; embeddings are whitened, so 5 is far outside."""
+    return UnCLIPScheduler(
+        variance_type="fixed_small_log",
+        num_train_timesteps=1000,
+        clip_sample=True,
+        clip_sample_range=5.0,
+        prediction_type="sample",
+        beta_schedule="squaredcos_cap_v2",
+    )
+
+
+class ImageTokens(torch.nn.Module):
+    """An image embedding as the hidden states of a caption, which is what the UNet reads; about 1.2 M parameters."""
+
+    def __init__(self, hidden: int = 512, bottleneck: int = 192) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(WIDTH, hidden)
+        self.second = torch.nn.Linear(hidden, hidden)
+        self.narrow = torch.nn.Linear(hidden, bottleneck)
+        self.tokens = torch.nn.Linear(bottleneck, CONTEXT * WIDTH)
+
+    def forward(self, image_embeddings: torch.Tensor) -> torch.Tensor:
+        """`[n, 128]`, normalised times the root of 128 -> `[n, 24, 128]`."""
+        inner = silu(self.first(image_embeddings))
+        inner = silu(self.second(inner))
+        return self.tokens(self.narrow(inner)).unflatten(1, (CONTEXT, WIDTH))

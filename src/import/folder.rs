@@ -112,7 +112,7 @@ fn one(path: &Path) -> Result<Vec<Network>, ImportError> {
     let class = class.or(config["model_type"].as_str()).unwrap_or_default();
     let components: &[Component] = match class {
         "AutoencoderKL" | "AutoencoderTiny" => &[Component::VaeDecoder, Component::VaeEncoder],
-        "UNet2DConditionModel" => &[Component::Unet],
+        "UNet2DConditionModel" | "UNet2DModel" => &[Component::Unet],
         "CLIPTextModel" | "CLIPTextModelWithProjection" | "clip_text_model" => &[Component::TextEncoder],
         "CLIPVisionModelWithProjection" | "clip_vision_model" => &[Component::ImageEncoder],
         _ => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Blob, BlobName, BundleError, Component, PREAMBLE_LEN, SECTION_ALIGN, TensorEntry,
+    Blob, BlobName, BundleError, Component, PREAMBLE_LEN, PipelineKind, SECTION_ALIGN, TensorEntry,
     blob::{Cursor, Slot, section},
     preamble, wire,
 };
@@ -28,8 +28,8 @@ pub struct Header {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
-    /// The kind of pipeline, such as `stable-diffusion`.
-    pub kind: String,
+    /// How they do it.
+    pub kind: PipelineKind,
     /// The model's own name.
     pub name: String,
     /// The source's `scheduler_config.json`, verbatim.

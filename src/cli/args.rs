@@ -120,9 +120,12 @@ pub struct GenerateArgs {
     #[arg(short, long, default_value = "out.png", value_name = "FILE")]
     pub output: PathBuf,
     /// The model file [default: $TINTYPE_MODEL, or emoji.tintype in ./models, beside the program, in
-    /// /usr/share/tintype/models]
+    /// /usr/share/tintype/models; emoji-unclip.tintype and emoji-pixels.tintype for the other pipelines]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// How the model is to draw, which it has to be made for [default: the model's own]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub pipeline: Option<PipelineArg>,
     #[command(flatten)]
     pub picture: PictureArgs,
     /// How the prompts are read: as they stand, or with weights such as (word:1.3), brackets and BREAK, at any length [default:
@@ -175,6 +178,17 @@ pub struct GenerateArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// The kinds of pipelines, as they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PipelineArg {
+    /// Stable Diffusion: words to latents
+    Sd,
+    /// unCLIP, as DALL-E 2: words to the embedding of a picture, and from there, or from another picture's, to latents
+    Unclip,
+    /// Diffusion of the pixels themselves, without words
+    Pixels,
 }
 
 /// How prompts are read.

@@ -16,7 +16,7 @@ use super::memory::Watch;
 use super::model;
 use super::preview::{Place, Preview};
 use super::results::{Places, Run};
-use crate::bundle::{Bundle, Component};
+use crate::bundle::{Bundle, Component, PipelineKind};
 use crate::denoise::guidance::GuidanceScale;
 use crate::engine::Resources;
 use crate::output;
@@ -35,11 +35,29 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let start = Instant::now();
     let watch = Watch::start();
     check_flags(args)?;
+    let (path, bundle) = model::open_for(args.model.as_deref(), args.pipeline)?;
+    match bundle.pipeline().kind {
+        PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => {
+            latents(args, &path, bundle, start, watch)
+        }
+        kind @ (PipelineKind::Unclip | PipelineKind::Pixels) => {
+            Err(CliError::Usage(format!("models of the kind {kind} cannot be drawn with yet")))
+        }
+    }
+}
+
+/// Draws with a model of latents.
+fn latents(
+    args: &GenerateArgs,
+    path: &Path,
+    bundle: Arc<Bundle>,
+    start: Instant,
+    watch: Watch,
+) -> Result<(), CliError> {
     let resources = model::resources(&args.resources)?;
     let prompt = prompt(args.prompt.as_deref())?;
     let block = args.block.as_deref().map(BlockList::read).transpose()?;
     let preview = args.preview.as_deref().map(Place::new).transpose()?;
-    let (path, bundle) = model::open(args.model.as_deref())?;
     let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
     let mut request = request(args, &bundle, prompt, kept.as_ref().map(Kept::seed))?;
     TextToImage::new(bundle.clone(), resources.clone()).check(&request)?;
@@ -71,7 +89,7 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
         checkpoint.finish();
     }
     let run = Run {
-        model: &path,
+        model: path,
         request: &request,
         seconds: pipeline.seconds(),
         total: start.elapsed().as_secs_f64(),

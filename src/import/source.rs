@@ -11,16 +11,11 @@ use super::config_file::{parse, parse_python};
 use super::family::Family;
 use super::ours::Ours;
 use super::{folder, vocabulary};
-use crate::bundle::{Component, Licence, Pipeline};
+use crate::bundle::{Component, Licence, Pipeline, PipelineKind};
 use crate::engine::free_dimension;
 
 /// Files by their names in the bundle.
 pub type Files = Vec<(String, Vec<u8>)>;
-
-/// The kind of a pipeline with one text encoder.
-const STABLE_DIFFUSION: &str = "stable-diffusion";
-/// The kind of one with two, whose UNet is told sizes.
-const STABLE_DIFFUSION_XL: &str = "stable-diffusion-xl";
 
 /// One network of a model.
 pub struct Network {
@@ -49,7 +44,8 @@ pub struct Source {
     scheduler: Value,
     files: Files,
     ours: Ours,
-    force_zeros_for_empty_prompt: Option<bool>,
+    /// `model_index.json`, or null.
+    index: Value,
 }
 
 impl Source {
@@ -85,10 +81,9 @@ impl Source {
         };
         let index = path.join("model_index.json");
         let index = if index.exists() { parse(&index)? } else { Value::Null };
-        let force_zeros_for_empty_prompt = index["force_zeros_for_empty_prompt"].as_bool();
         let files = folder::files(path, &networks)?;
         let ours = Ours::of_folder(path)?;
-        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })
+        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, index })
     }
 
     fn of_file(path: &Path) -> Result<Self, ImportError> {
@@ -111,8 +106,8 @@ impl Source {
         }
         let files = vocabulary::files(pads);
         let (scheduler, ours) = (file.scheduler(), Ours::default());
-        let force_zeros_for_empty_prompt = None;
-        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })
+        let index = Value::Null;
+        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, index })
     }
 
     /// Its networks.
@@ -166,11 +161,13 @@ impl Source {
         let scale = 1usize << levels.clamp(1, 8).saturating_sub(1);
         let cells = self.number(Component::Unet, "sample_size").unwrap_or(64);
         let is_told_guidance = self.number(Component::Unet, "time_cond_proj_dim").is_some();
-        let is_xl = self.config(Component::Unet)["addition_embed_type"] == "text_time";
+        let kind = self.kind();
+        let is_xl = kind == PipelineKind::StableDiffusionXl;
+        let zeros = self.index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true);
         let family = Family::new(&self.scheduler, is_told_guidance, is_xl);
         let factor = |key: &str| self.config(vae).get(key).and_then(Value::as_f64);
         Pipeline {
-            kind: if is_xl { STABLE_DIFFUSION_XL } else { STABLE_DIFFUSION }.into(),
+            kind,
             name: self.name(),
             scheduler: self.scheduler.clone(),
             scaling_factor: factor("scaling_factor").unwrap_or(0.18215),
@@ -182,9 +179,21 @@ impl Source {
             default_steps: self.ours.default_steps.unwrap_or(family.steps),
             default_guidance: self.ours.default_guidance.unwrap_or(family.guidance),
             sampler: self.ours.sampler.clone().unwrap_or_else(|| family.sampler.name().into()),
-            force_zeros_for_empty_prompt: is_xl.then_some(self.force_zeros_for_empty_prompt.unwrap_or(true)),
+            force_zeros_for_empty_prompt: is_xl.then_some(zeros),
             report: None,
             provenance: self.ours.provenance.clone(),
+        }
+    }
+
+    /// How they go together: by the class of the pipeline that published them, or by what the UNet is told.
+    fn kind(&self) -> PipelineKind {
+        match self.index["_class_name"].as_str().unwrap_or_default() {
+            "StableUnCLIPPipeline" | "StableUnCLIPImg2ImgPipeline" | "UnCLIPPipeline" => PipelineKind::Unclip,
+            "DDPMPipeline" | "DDIMPipeline" => PipelineKind::Pixels,
+            _ if self.config(Component::Unet)["addition_embed_type"] == "text_time" => {
+                PipelineKind::StableDiffusionXl
+            }
+            _ => PipelineKind::StableDiffusion,
         }
     }
 

@@ -151,7 +151,7 @@ impl Manifest {
     ) -> Self {
         Self {
             version: VERSION.into(),
-            pipeline: bundle.pipeline().kind.clone(),
+            pipeline: bundle.pipeline().kind.name().into(),
             model: bundle.pipeline().name.clone(),
             model_hash: bundle.model_hash(),
             prompt: request.prompt.as_str().into(),

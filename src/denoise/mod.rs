@@ -33,6 +33,7 @@ pub mod schedule;
 mod sigmas;
 mod solver;
 pub mod tcd;
+pub mod unclip;
 pub mod unet;
 pub mod unipc;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Blob, BlobName, BundleError, Component, PREAMBLE_LEN, PipelineKind, SECTION_ALIGN, TensorEntry,
+    Blob, BlobName, BundleError, Classes, Component, PREAMBLE_LEN, PipelineKind, SECTION_ALIGN, TensorEntry,
     blob::{Cursor, Slot, section},
     preamble, wire,
 };
@@ -55,6 +55,9 @@ pub struct Pipeline {
     /// Whether an empty negative prompt is zeros and not the embedding of nothing; of models with two text encoders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force_zeros_for_empty_prompt: Option<bool>,
+    /// What pictures can be asked for, of models that are told a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Classes>,
     /// What quantisation cost, as the importer measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
@@ -199,6 +202,10 @@ impl Pipeline {
         within("vae_scale_factor", self.vae_scale_factor, 1..=1024)?;
         within("default_steps", self.default_steps, 1..=1000)?;
         within("default_guidance", self.default_guidance, 0.0..=1000.0)?;
+        if let Some(name) = self.classes.as_ref().and_then(Classes::unusable_name) {
+            let (expected, got) = ("a name of its own for each class".to_owned(), format!("{name:?}"));
+            return Err(BundleError::Pipeline { field: "classes", expected, got });
+        }
         self.check_size("default_width_px", self.default_width_px)?;
         self.check_size("default_height_px", self.default_height_px)
     }

@@ -114,7 +114,7 @@ fn interval(text: &str) -> Result<GuidanceInterval, String> {
 
 #[derive(Debug, Parser)]
 pub struct GenerateArgs {
-    /// What to draw; asked for on a terminal if left out, and "" means no condition
+    /// What to draw, or the class of a model that knows classes; asked for on a terminal if left out, and "" means no condition
     pub prompt: Option<String>,
     /// Where the picture goes; with --count, -1, -2, ... are added to the name
     #[arg(short, long, default_value = "out.png", value_name = "FILE")]
@@ -151,6 +151,9 @@ pub struct GenerateArgs {
     /// Also write the final latents, before decoding
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
+    /// Write each pixel as a square of so many, 1 to 32
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    pub scale: usize,
     /// Add a LoRA to the model, 1 being the strength that it was trained for; may be given several times
     #[arg(long, value_name = "FILE[:STRENGTH]")]
     pub lora: Vec<LoraArg>,

@@ -14,6 +14,7 @@ use super::course::Course;
 use super::error::CliError;
 use super::memory::Watch;
 use super::model;
+use super::pixels;
 use super::preview::{Place, Preview};
 use super::results::{Places, Run};
 use crate::bundle::{Bundle, Component, PipelineKind};
@@ -40,7 +41,8 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
         PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => {
             latents(args, &path, bundle, start, watch)
         }
-        kind @ (PipelineKind::Unclip | PipelineKind::Pixels) => {
+        PipelineKind::Pixels => pixels::draw(args, &path, &bundle, start, watch),
+        kind @ PipelineKind::Unclip => {
             Err(CliError::Usage(format!("models of the kind {kind} cannot be drawn with yet")))
         }
     }
@@ -190,7 +192,11 @@ fn ask() -> Result<String, CliError> {
     }
 }
 
-fn request(
+/// What the flags ask of a model; `kept_seed` is the seed of a picture that is gone on with.
+///
+/// # Errors
+/// [`CliError`] if a value is out of range, or a file cannot be read.
+pub fn request(
     args: &GenerateArgs,
     bundle: &Bundle,
     prompt: Prompt,
@@ -212,6 +218,7 @@ fn request(
     }
     request.guidance_interval = args.guidance_interval;
     request.eta = args.eta;
+    request.scale = args.scale;
     request.sampler = picture.sampler.unwrap_or(request.sampler);
     request.count = args.best_of.unwrap_or(args.count);
     request.check_size(bundle)?;

@@ -116,7 +116,7 @@ fn one(path: &Path) -> Result<Vec<Network>, ImportError> {
         "CLIPTextModel" | "CLIPTextModelWithProjection" | "clip_text_model" => &[Component::TextEncoder],
         "CLIPVisionModelWithProjection" | "clip_vision_model" => &[Component::ImageEncoder],
         _ => {
-            let expected = "a network of Stable Diffusion";
+            let expected = "a network of Stable Diffusion, or a UNet2DModel";
             let got = format!("the configuration of `{class}`");
             return Err(ImportError::Source(ArchitectureError::Unknown { file, got, expected }));
         }

@@ -19,10 +19,13 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use tintype::bundle::{Bundle, Component as Kind};
 use tintype::denoise::guidance::GuidanceScale;
+use tintype::denoise::noise::TorchGenerator;
+use tintype::denoise::run::Observer;
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::error::chain;
 use tintype::import::{self, Precision};
-use tintype::pipeline::{Pixels, Request, Sampler};
+use tintype::pipeline::{Pixels, Request, Sampler, SuperResolution};
+use tintype::tensor::Latents;
 use tintype::text::Prompt;
 
 /// The networks of `tools/goldens/pixels.py`.
@@ -30,19 +33,24 @@ fn networks() -> Value {
     file::golden(&data("pixels/networks.json.gz"))["networks"].take()
 }
 
-/// Writes a network as a pipeline of diffusers, with this scheduler and this `tintype.json`.
-fn source(network: &Value, root: &Path, scheduler: &Value, ours: &Value) -> PathBuf {
-    let folder = root.join("source");
+/// Writes a network to its folder.
+fn write_network(network: &Value, folder: &Path) {
     let tensor = |entry: &Value| {
         let shape: Vec<usize> = serde_json::from_value(entry[1].clone()).unwrap();
         let name = entry[0].as_str().unwrap();
         (name.to_owned(), shape.clone(), formula::weight(name, &shape))
     };
     let tensors: Vec<_> = network["tensors"].as_array().unwrap().iter().map(tensor).collect();
-    write(&folder.join("unet/diffusion_pytorch_model.safetensors"), &tensors, Dtype::F32);
+    write(&folder.join("diffusion_pytorch_model.safetensors"), &tensors, Dtype::F32);
+    std::fs::write(folder.join("config.json"), network["config"].to_string()).unwrap();
+}
+
+/// Writes a network as a pipeline of diffusers, with this scheduler and this `tintype.json`.
+fn source(network: &Value, root: &Path, scheduler: &Value, ours: &Value) -> PathBuf {
+    let folder = root.join("source");
+    write_network(network, &folder.join("unet"));
     std::fs::create_dir_all(folder.join("scheduler")).unwrap();
     for (name, json) in [
-        ("unet/config.json", &network["config"]),
         ("scheduler/scheduler_config.json", scheduler),
         ("model_index.json", &json!({"_class_name": "DDPMPipeline"})),
         ("tintype.json", ours),
@@ -130,8 +138,7 @@ fn request(bundle: &Bundle, run: &Value) -> Request {
 
 #[test]
 fn pictures_are_those_of_diffusers() {
-    let golden: Value =
-        serde_json::from_slice(&std::fs::read(data("pixels/runs.json")).unwrap()).unwrap();
+    let golden: Value = serde_json::from_slice(&std::fs::read(data("pixels/runs.json")).unwrap()).unwrap();
     let (expected, networks) = (npz(&data("pixels/runs.npz")), networks());
     for (at, run) in golden["runs"].as_array().unwrap().iter().enumerate() {
         let name = run["network"].as_str().unwrap();
@@ -196,7 +203,11 @@ fn what_is_no_pipeline_of_pixels_is_refused_by_name() {
     for (key, value, says) in [
         ("out_channels", json!(6), "`out_channels` is 6, expected 3"),
         ("class_embed_type", json!("timestep"), "`class_embed_type`"),
-        ("time_embedding_type", json!("fourier"), "`time_embedding_type` is \"fourier\", expected \"positional\""),
+        (
+            "time_embedding_type",
+            json!("fourier"),
+            "`time_embedding_type` is \"fourier\", expected \"positional\"",
+        ),
         ("down_block_types", json!(["SkipDownBlock2D", "DownBlock2D"]), "`down_block_types`"),
         ("upsample_type", json!("bilinear"), "conv or resnet"),
         ("attention_head_dim", json!(3), "`attention_head_dim`"),
@@ -206,4 +217,49 @@ fn what_is_no_pipeline_of_pixels_is_refused_by_name() {
         let reason = changed("unet/config.json", &|json| json[key] = value.clone());
         assert!(reason.contains("config.json") && reason.contains(says), "{reason}");
     }
+}
+
+/// Looks at nothing.
+struct Blind;
+
+impl Observer for Blind {
+    fn wants_original(&self) -> bool {
+        false
+    }
+
+    fn after_step(&mut self, _: usize, _: &Latents, _: &[f32], _: Option<&Latents>) {}
+}
+
+#[test]
+fn pictures_are_made_larger_as_diffusers_makes_them() {
+    let golden: Value = serde_json::from_slice(&std::fs::read(data("pixels/runs.json")).unwrap()).unwrap();
+    let (expected, networks) = (npz(&data("pixels/runs.npz")), networks());
+    let small: Vec<f32> = formula::given("small", &[1, 3, 5, 7]).iter().map(|x| x / 2.0).collect();
+    let small = Latents::new(small, 3, 5, 7).unwrap();
+    for (at, run) in golden["upscaled"].as_array().unwrap().iter().enumerate() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("source");
+        for (name, network) in
+            [("super_res_first", run["network"].as_str().unwrap()), ("super_res_last", "super_res_last")]
+        {
+            write_network(&networks[network], &folder.join(name));
+        }
+        let scheduler = folder.join("super_res_scheduler");
+        std::fs::create_dir(&scheduler).unwrap();
+        std::fs::write(scheduler.join("scheduler_config.json"), run["scheduler"].to_string()).unwrap();
+        std::fs::write(folder.join("model_index.json"), r#"{"_class_name": "UnCLIPPipeline"}"#).unwrap();
+        let (_keep, bundle) = imported(&folder, Precision::F32).unwrap();
+        let mut stage = SuperResolution::new(bundle, Resources::new(Threads::new(2))).unwrap();
+        assert_eq!((stage.side_px(), stage.default_steps()), (16, 7));
+        let mut generator = TorchGenerator::new(run["seed"].as_u64().unwrap());
+        let steps = run["steps"].as_u64().unwrap() as usize;
+        let large = stage.upscale(&small, steps, &mut generator, &mut Blind).unwrap();
+        let expected = &expected[&format!("upscaled.{at}")];
+        assert_eq!(large.shape().to_vec(), expected.shape);
+        let error = relative_l2(large.values(), &expected.values);
+        println!("{at}: {error:.1e}");
+        assert!(error < 1e-4, "{at}: {error:e}");
+    }
+    let (_keep, plain) = imported(&data("tiny"), Precision::F16).unwrap();
+    assert!(SuperResolution::new(plain, Resources::new(Threads::new(1))).is_none());
 }

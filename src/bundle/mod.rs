@@ -51,7 +51,7 @@ use std::path::Path;
 pub use blob::Blob;
 pub use classes::{ClassName, Classes};
 pub use error::BundleError;
-pub use header::{ComponentEntry, FileEntry, Header, Licence, Pipeline};
+pub use header::{ComponentEntry, FileEntry, Header, Licence, Pipeline, SuperRes};
 pub use layout::{Extents, pack_o8k4, pack_o8k4_scales, unpack_o8k4, unpack_o8k4_scales};
 pub use names::{Component, Dtype, Layout, PipelineKind, Scales};
 pub use tensor::TensorEntry;

@@ -89,6 +89,10 @@ names! {
         ImageEncoder = "image_encoder",
         /// Text embedding to image embedding.
         Prior = "prior",
+        /// A picture made larger, in all steps but the last.
+        SuperResFirst = "super_res_first",
+        /// The same, in the last step.
+        SuperResLast = "super_res_last",
         /// Picture to embedding, with the concepts that block a picture beside it.
         SafetyChecker = "safety_checker",
     }

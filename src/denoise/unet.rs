@@ -52,7 +52,8 @@ impl Unet {
 
     /// How many tokens an embedding of a prompt has to have, if the network does not take any number.
     pub fn fixed_tokens(&self) -> Option<usize> {
-        let input = self.network.component().inputs().iter().find(|input| input.name == "encoder_hidden_states")?;
+        let input =
+            self.network.component().inputs().iter().find(|input| input.name == "encoder_hidden_states")?;
         *input.shape.get(1)?
     }
 

@@ -21,12 +21,11 @@ pub fn measure(stored: &Path, exact: &Path, report: &mut Report) -> Result<(), I
         let output = |bundle| output(bundle, kind, &resources);
         component.output = Some(difference(Deviation::default(), &output(&exact)?, &output(&stored)?));
     }
-    let needed = [bundle::Component::TextEncoder, bundle::Component::Unet, bundle::Component::VaeDecoder];
-    let is_whole = match stored.pipeline().kind {
-        PipelineKind::Pixels => &needed[1..2],
-        _ => &needed[..],
+    let needed: &[bundle::Component] = match stored.pipeline().kind {
+        PipelineKind::Pixels => &[bundle::Component::Unet],
+        _ => &[bundle::Component::TextEncoder, bundle::Component::Unet, bundle::Component::VaeDecoder],
     };
-    if is_whole.iter().all(|&kind| stored.component(kind).is_some()) {
+    if needed.iter().all(|&kind| stored.component(kind).is_some()) {
         let [exact, stored] = [exact, stored].map(|bundle| picture(&bundle, &resources));
         if let (Some(exact), Some(stored)) = (exact?, stored?) {
             report.picture = Some(difference(Deviation::of_range(0.0, 255.0), &exact, &stored));

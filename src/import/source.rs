@@ -11,7 +11,7 @@ use super::config_file::{parse, parse_python};
 use super::family::Family;
 use super::ours::Ours;
 use super::{folder, vocabulary};
-use crate::bundle::{Component, Licence, Pipeline, PipelineKind};
+use crate::bundle::{Component, Licence, Pipeline, PipelineKind, SuperRes};
 use crate::engine::free_dimension;
 use crate::pipeline::Sampler;
 
@@ -48,6 +48,8 @@ pub struct Source {
     scheduler: Value,
     files: Files,
     ours: Ours,
+    /// Of the stage that makes pictures larger, if there is one.
+    super_res_scheduler: Option<Value>,
     /// `model_index.json`, or null.
     index: Value,
 }
@@ -86,11 +88,15 @@ impl Source {
             true => parse_python(&scheduler)?,
             false => Value::Object(serde_json::Map::new()),
         };
+        let super_res_scheduler = match networks.iter().any(|n| n.component == Component::SuperResFirst) {
+            true => Some(parse_python(&path.join("super_res_scheduler/scheduler_config.json"))?),
+            false => None,
+        };
         let index = path.join("model_index.json");
         let index = if index.exists() { parse(&index)? } else { Value::Null };
         let files = folder::files(path, &networks)?;
         let ours = Ours::of_folder(path)?;
-        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, index })
+        Ok(Self { path: path.to_owned(), networks, scheduler, super_res_scheduler, files, ours, index })
     }
 
     fn of_file(path: &Path) -> Result<Self, ImportError> {
@@ -113,8 +119,8 @@ impl Source {
         }
         let files = vocabulary::files(pads);
         let (scheduler, ours) = (file.scheduler(), Ours::default());
-        let index = Value::Null;
-        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, index })
+        let (super_res_scheduler, index) = (None, Value::Null);
+        Ok(Self { path: path.to_owned(), networks, scheduler, super_res_scheduler, files, ours, index })
     }
 
     /// Its networks.
@@ -191,6 +197,7 @@ impl Source {
             sampler: self.ours.sampler.clone().unwrap_or_else(|| family.sampler.name().into()),
             force_zeros_for_empty_prompt: is_xl.then_some(zeros),
             classes: None,
+            super_res: self.super_res(),
             report: None,
             provenance: self.ours.provenance.clone(),
         }
@@ -217,9 +224,16 @@ impl Source {
             sampler: self.ours.sampler.clone().unwrap_or_else(|| Sampler::Ddim.name().into()),
             force_zeros_for_empty_prompt: None,
             classes: self.ours.classes.clone(),
+            super_res: None,
             report: None,
             provenance: self.ours.provenance.clone(),
         }
+    }
+
+    /// How pictures are made larger: in as many steps as diffusers' `UnCLIPPipeline` takes.
+    fn super_res(&self) -> Option<SuperRes> {
+        let scheduler = self.super_res_scheduler.clone()?;
+        Some(SuperRes { scheduler, default_steps: 7 })
     }
 
     /// Checks that what is to draw pixels can do so by itself, and that its classes are the network's.
@@ -234,7 +248,10 @@ impl Source {
         let class = self.index["_class_name"].as_str().unwrap_or("no pipeline");
         if !PIXEL_PIPELINES.contains(&class) {
             let pipelines = PIXEL_PIPELINES.join(" or ");
-            return wrong(&index, format!("it is `{class}`, and a UNet2DModel draws pixels in a {pipelines}"));
+            return wrong(
+                &index,
+                format!("it is `{class}`, and a UNet2DModel draws pixels in a {pipelines}"),
+            );
         }
         for (key, expected) in [
             ("_class_name", "UNet2DModel".into()),
@@ -244,14 +261,18 @@ impl Source {
         ] {
             if unet.config[key] != expected {
                 let got = &unet.config[key];
-                return wrong(&unet.file, format!("`{key}` is {got}, expected {expected} in a pipeline of pixels"));
+                return wrong(
+                    &unet.file,
+                    format!("`{key}` is {got}, expected {expected} in a pipeline of pixels"),
+                );
             }
         }
         let Some(classes) = &self.ours.classes else { return Ok(()) };
         let count = self.number(Component::Unet, "num_class_embeds").unwrap_or(0);
         let needed = classes.names.len().max(classes.null.map_or(0, |null| null.saturating_add(1)));
         if needed > count {
-            let reason = format!("`classes` needs {needed} numbers, and the network has {count} (num_class_embeds)");
+            let reason =
+                format!("`classes` needs {needed} numbers, and the network has {count} (num_class_embeds)");
             return wrong(&self.path.join("tintype.json"), reason);
         }
         Ok(())

@@ -119,9 +119,14 @@ mod tests {
 
     #[test]
     fn letters_are_counted() {
-        for (a, b, expected) in
-            [("", "", 0), ("cat", "cat", 0), ("cat", "", 3), ("", "cat", 3), ("kitten", "sitting", 3), ("딸기", "기", 1)]
-        {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("cat", "cat", 0),
+            ("cat", "", 3),
+            ("", "cat", 3),
+            ("kitten", "sitting", 3),
+            ("딸기", "기", 1),
+        ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

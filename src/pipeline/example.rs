@@ -18,12 +18,7 @@ pub fn example_prompt(bundle: &Bundle) -> &str {
 }
 
 /// Inputs for `component`, as for one picture of `size`: noise, a timestep in the middle, some tokens. The same each time.
-pub fn example(
-    bundle: &Bundle,
-    component: Component,
-    inputs: &[Input],
-    size: Size,
-) -> Vec<NamedTensor> {
+pub fn example(bundle: &Bundle, component: Component, inputs: &[Input], size: Size) -> Vec<NamedTensor> {
     let numbers = |component, key: &str| {
         let number = bundle.component(component)?.config.get(key)?.as_u64()?;
         usize::try_from(number).ok()

@@ -295,7 +295,9 @@ mod tests {
         );
         assert_eq!(Manifest::read(&json).unwrap(), Manifest::example());
         assert!(
-            !["init", "division", "scale", "latents_hash", "syntax", "clip_skip"].iter().any(|key| json.contains(key))
+            !["init", "division", "scale", "latents_hash", "syntax", "clip_skip"]
+                .iter()
+                .any(|key| json.contains(key))
         );
     }
 }

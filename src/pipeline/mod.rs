@@ -17,6 +17,7 @@ mod replay;
 mod request;
 mod start;
 mod state;
+mod super_resolution;
 mod text_to_image;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ pub use progress::{Progress, Step};
 pub use replay::{Division, Givens, ManifestError};
 pub use request::{Halfway, Request, RequestError, Size, random_seed};
 pub use state::{State, decode_state, encode_state};
+pub use super_resolution::SuperResolution;
 pub use text_to_image::{Image, Seconds, TextToImage, stages};
 
 /// Draws with a model of whichever kind, as it is; the pictures, and where the time went.

@@ -103,7 +103,9 @@ pub enum RequestError {
         got: usize,
     },
     /// A picture that would be enlarged too much.
-    #[error("a scale of {got} is not possible: 1 to {SCALE_MAX}, with no side longer than {ENLARGED_MAX_PX} px")]
+    #[error(
+        "a scale of {got} is not possible: 1 to {SCALE_MAX}, with no side longer than {ENLARGED_MAX_PX} px"
+    )]
     Scale {
         /// What was asked for.
         got: usize,
@@ -274,7 +276,8 @@ impl Request {
         self.prompt.words(self.syntax)?;
         self.negative.words(self.syntax)?;
         let side_px = self.size.width_px.max(self.size.height_px);
-        if !(1..=SCALE_MAX).contains(&self.scale) || self.scale > 1 && side_px * self.scale > ENLARGED_MAX_PX {
+        if !(1..=SCALE_MAX).contains(&self.scale) || self.scale > 1 && side_px * self.scale > ENLARGED_MAX_PX
+        {
             return Err(RequestError::Scale { got: self.scale });
         }
         if !(1..=COUNT_MAX).contains(&self.count) {

@@ -17,7 +17,7 @@ use crate::denoise::noise::TorchGenerator;
 use crate::denoise::run::{At, Observer, walk};
 use crate::denoise::unclip::Unclip;
 use crate::engine::{NamedTensor, Resources};
-use crate::picture::enlarge;
+use crate::picture::resize;
 use crate::tensor::Latents;
 
 /// Red, green and blue.
@@ -75,13 +75,15 @@ impl SuperResolution {
         let mut sampler = Unclip::new(&self.scheduler, steps)?;
         let side = self.side_px;
         let [height, width] = [picture.height_cells(), picture.width_cells()];
-        let beside = enlarge(picture.values(), [height, width], [side; 2]);
+        let beside = resize(picture.values(), [height, width], [side; 2]);
         let mut noise = vec![0.0; CHANNELS * side * side];
         generator.fill_normal(&mut noise);
         let mut latents = Latents::new(noise, CHANNELS, side, side)?;
         let last = sampler.steps() - 1;
         // The networks are loaded one after the other.
-        for (component, steps) in [(Component::SuperResFirst, 0..last), (Component::SuperResLast, last..last + 1)] {
+        for (component, steps) in
+            [(Component::SuperResFirst, 0..last), (Component::SuperResLast, last..last + 1)]
+        {
             let load = || Network::load(&self.bundle, component, &self.resources);
             let mut network = timed(&mut self.seconds.load, load)?;
             let mut predict = |latents: &Latents, at: At| network.predict(&inputs(latents, &beside, at));

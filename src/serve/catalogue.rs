@@ -76,7 +76,10 @@ impl Model {
         match self.bundle.pipeline().kind {
             PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => Ok(()),
             kind => {
-                let message = format!("the model `{}` is for `tintype generate`: the daemon does not draw {kind}", self.name);
+                let message = format!(
+                    "the model `{}` is for `tintype generate`: the daemon does not draw {kind}",
+                    self.name
+                );
                 Err(ErrorDetail::new(ErrorCode::InvalidValue, message))
             }
         }
@@ -216,7 +219,10 @@ fn read(folder: &Path) -> Result<BTreeMap<String, Arc<Model>>, CatalogueError> {
         match Model::open(&path, &name) {
             Ok(model) if model.check_kind().is_err() => {
                 let kind = model.bundle.pipeline().kind;
-                log::warn!("{} is left out: the daemon does not draw with models of the kind {kind}", path.display());
+                log::warn!(
+                    "{} is left out: the daemon does not draw with models of the kind {kind}",
+                    path.display()
+                );
             }
             Ok(model) => _ = models.insert(name, Arc::new(model)),
             Err(error) => log::warn!("{} is left out: {}", path.display(), chain(&error)),

@@ -23,7 +23,8 @@ impl Place {
     /// With names for its classes.
     fn named() -> Self {
         let name = |name: &str, aliases: &[&str]| json!({ "name": name, "aliases": aliases });
-        let names = [name("cat", &["Kitten"]), name("panda", &["판다"]), name("panther", &[]), name("snail", &[])];
+        let names =
+            [name("cat", &["Kitten"]), name("panda", &["판다"]), name("panther", &[]), name("snail", &[])];
         Self::new(&json!({ "null": 4, "names": names }))
     }
 
@@ -99,7 +100,8 @@ fn a_prompt_is_a_class_by_any_of_its_names() {
     let panda = place.drawn(&["panda"]);
     assert_eq!(panda, place.drawn(&[" PANDA "]));
     assert_eq!(panda, place.drawn(&["판다"]));
-    let others = [&[][..], &["kitten"], &["panda", "--guidance", "1"], &["panda", "--guidance-interval", "0:0.4"]];
+    let others =
+        [&[][..], &["kitten"], &["panda", "--guidance", "1"], &["panda", "--guidance-interval", "0:0.4"]];
     others.iter().for_each(|other| assert_ne!(panda, place.drawn(other), "{other:?}"));
     // Without a class there is nothing to be guided to.
     assert_eq!(place.drawn(&[""]), place.drawn(&["", "--guidance", "1"]));
@@ -130,7 +132,11 @@ fn noise_of_any_source_is_the_same() {
     }
     std::fs::write(place.path("noise.npy"), file).unwrap();
     assert_eq!(place.drawn(&["cat"]), place.drawn(&["cat", "--latents", "noise.npy"]));
-    fails(&place.draw(&["cat", "--latents", "noise.npy", "--width", "16"]), 2, &["[1, 3, 8, 12]", "[1, 3, 8, 16]"]);
+    fails(
+        &place.draw(&["cat", "--latents", "noise.npy", "--width", "16"]),
+        2,
+        &["[1, 3, 8, 12]", "[1, 3, 8, 16]"],
+    );
     let eta = ["cat", "--sampler", "ddim", "--eta", "1"];
     assert_ne!(place.drawn(&["cat"]), place.drawn(&eta));
     assert_eq!(place.drawn(&eta), place.drawn(&[&eta[..], &["--threads", "1"]].concat()));
@@ -151,7 +157,10 @@ fn an_icon_is_enlarged_and_drawn_again() {
     let replay = ["replay", "drawn.png", "--model", "pixels.tintype", "--check"];
     assert!(works(&place.run(&replay)).contains("identical"));
     works(&place.run(&["replay", "drawn.png", "--model", "pixels.tintype", "-o", "again.png"]));
-    assert_eq!(std::fs::read(place.path("drawn.png")).unwrap(), std::fs::read(place.path("again.png")).unwrap());
+    assert_eq!(
+        std::fs::read(place.path("drawn.png")).unwrap(),
+        std::fs::read(place.path("again.png")).unwrap()
+    );
     for scale in ["0", "33"] {
         fails(&place.draw(&["--scale", scale]), 2, &["scale", "1 to 32"]);
     }

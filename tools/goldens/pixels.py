@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UnCLIPScheduler, UNet2DModel
 
 from checkpoints import saved
 from formula import fill, given
@@ -25,6 +25,8 @@ from pixels import export  # noqa: E402
 
 OUT = DATA / "pixels"
 SIZE = (8, 12)
+# Of a small picture, and the side of a large one.
+SMALL, LARGE = (5, 7), 16
 # What diffusers called the projections of attention before its version 0.15.
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
@@ -42,6 +44,12 @@ PLAIN, ATTENDING = ("DownBlock2D", "UpBlock2D"), ("AttnDownBlock2D", "AttnUpBloc
 RESIDUAL = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
 
 
+def upsampler(**options):
+    """As Karlo's, which is shown a small picture behind the noisy one."""
+    options |= {"in_channels": 6, "sample_size": LARGE, "resnet_time_scale_shift": "scale_shift", "add_attention": False}
+    return unet([RESIDUAL, RESIDUAL, RESIDUAL], **options)
+
+
 def networks() -> dict[str, UNet2DModel]:
     """What UNet2DModel can be: as the first DDPM models were, with classes, as Karlo's upsampler is, and the rest."""
     return {
@@ -50,10 +58,8 @@ def networks() -> dict[str, UNet2DModel]:
             norm_eps=1e-6,
         ),
         "classes": unet([PLAIN, ATTENDING], attention_head_dim=4, num_class_embeds=5, layers_per_block=2),
-        "upsampler": unet(
-            [RESIDUAL, RESIDUAL, RESIDUAL], in_channels=6, out_channels=6, resnet_time_scale_shift="scale_shift",
-            add_attention=False,
-        ),
+        "super_res_first": upsampler(out_channels=6),
+        "super_res_last": upsampler(out_channels=3),
         "resnet": unet(
             [ATTENDING, PLAIN], downsample_type="resnet", upsample_type="resnet", resnet_time_scale_shift="scale_shift",
             class_embed_type="timestep", center_input_sample=True,
@@ -127,6 +133,28 @@ def guided(model, scheduler, run, generator) -> torch.Tensor:
     return sample
 
 
+# Scheduler, what is asked, and the network of all steps but the last.
+UPSCALED = [
+    ({"variance_type": "learned_range", "prediction_type": "epsilon"}, {"steps": 4, "seed": 13}, "super_res_first"),
+    ({"variance_type": "fixed_small_log", "prediction_type": "epsilon"}, {"steps": 3, "seed": 14}, "super_res_last"),
+]
+
+
+def upscaled(first, last, scheduler, run) -> np.ndarray:
+    """The last stage of `UnCLIPPipeline`, by its networks and its scheduler."""
+    generator = torch.Generator().manual_seed(run["seed"])
+    small = given("small", (1, 3, *SMALL)) / 2
+    scheduler.set_timesteps(run["steps"])
+    sample = torch.randn(1, 3, LARGE, LARGE, generator=generator)
+    beside = torch.nn.functional.interpolate(small, size=[LARGE, LARGE], mode="bicubic", align_corners=False, antialias=True)
+    timesteps = list(scheduler.timesteps)
+    for t, previous in zip(timesteps, [*timesteps[1:], None], strict=True):
+        network = last if previous is None else first
+        noise_pred = network(torch.cat([sample, beside], dim=1), t).sample
+        sample = scheduler.step(noise_pred, t, sample, prev_timestep=previous, generator=generator).prev_sample
+    return sample.numpy()
+
+
 def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(2)
@@ -154,7 +182,12 @@ def main() -> None:
         scheduler = SCHEDULERS[sampler](**config)
         runs.append({"network": network, "sampler": sampler, **run, "scheduler": dict(scheduler.config)})
         pictures[str(at)] = drawn(models[network], scheduler, run)
-    write_json("pixels/runs.json", {**made, "null_class": NULL_CLASS, "runs": runs})
+    large = []
+    for at, (config, run, network) in enumerate(UPSCALED):
+        scheduler = UnCLIPScheduler(**config)
+        large.append({"network": network, **run, "scheduler": dict(scheduler.config)})
+        pictures[f"upscaled.{at}"] = upscaled(models[network], models["super_res_last"], scheduler, run)
+    write_json("pixels/runs.json", {**made, "null_class": NULL_CLASS, "runs": runs, "upscaled": large})
     np.savez_compressed(OUT / "runs.npz", **pictures)
     small = {"block_out_channels": (4, 8), "norm_num_groups": 2, "attention_head_dim": 4}
     graph = unet(

@@ -46,7 +46,13 @@ impl Residual {
 }
 
 /// A residual block of two convolutions, to so many channels.
-pub fn resnet(b: &mut Builder, module: &str, x: Map, channels: usize, block: Residual) -> Result<Map, ArchitectureError> {
+pub fn resnet(
+    b: &mut Builder,
+    module: &str,
+    x: Map,
+    channels: usize,
+    block: Residual,
+) -> Result<Map, ArchitectureError> {
     let Residual { groups, time, scale_shift, resize } = block;
     let at = |layer: &str| format!("{module}.{layer}");
     let mut h = b.group_norm(&at("norm1"), x.value, x.channels, groups, true)?;
@@ -58,7 +64,8 @@ pub fn resnet(b: &mut Builder, module: &str, x: Map, channels: usize, block: Res
         Resize::Double => shortcut = b.emit(module, Op::Upsample, &[shortcut]),
     }
     let upsample = resize == Resize::Double;
-    h = b.convolution(&at("conv1"), h, Convolution { upsample, ..Convolution::same(x.channels, channels) })?;
+    h =
+        b.convolution(&at("conv1"), h, Convolution { upsample, ..Convolution::same(x.channels, channels) })?;
     match time {
         Some(time) if scale_shift => {
             let both = b.linear(&at("time_emb_proj"), time.value, [time.channels, 2 * channels], true)?;
@@ -72,7 +79,8 @@ pub fn resnet(b: &mut Builder, module: &str, x: Map, channels: usize, block: Res
         }
         _ => {
             if let Some(time) = time {
-                let projected = b.linear(&at("time_emb_proj"), time.value, [time.channels, channels], true)?;
+                let projected =
+                    b.linear(&at("time_emb_proj"), time.value, [time.channels, channels], true)?;
                 h = b.add(module, h, projected);
             }
             h = b.group_norm(&at("norm2"), h, channels, groups, true)?;

@@ -171,6 +171,7 @@ pub fn build(
             "UNet2DConditionModel" => unet::build(&config, builder),
             _ => unet_2d::build(&config, builder),
         },
+        Component::SuperResFirst | Component::SuperResLast => unet_2d::build(&config, builder),
         Component::VaeDecoder | Component::VaeEncoder => {
             let decodes = component == Component::VaeDecoder;
             match config.class(&["AutoencoderKL", "AutoencoderTiny"])? {

@@ -104,8 +104,10 @@ impl Shape {
             };
             Ok::<_, ArchitectureError>(words.iter().map(level).collect())
         };
-        let levels =
-            [levels("down_block_types", DOWN, "downsample_type")?, levels("up_block_types", UP, "upsample_type")?];
+        let levels = [
+            levels("down_block_types", DOWN, "downsample_type")?,
+            levels("up_block_types", UP, "upsample_type")?,
+        ];
         let epsilon = config.float("norm_eps", 1e-5)?;
         let groups = Groups { count: config.number("norm_num_groups", Some(32))?, epsilon };
         if widths.iter().any(|width| !width.is_multiple_of(groups.count)) {
@@ -115,7 +117,9 @@ impl Shape {
         let default = if config.has("attention_head_dim") { None } else { Some(8) };
         let head_channels = config.optional("attention_head_dim")?.or(default);
         if head_channels.is_some_and(|each| widths.iter().any(|width| !width.is_multiple_of(each))) {
-            return Err(config.refuse("attention_head_dim", "channels of a head that divide block_out_channels"));
+            return Err(
+                config.refuse("attention_head_dim", "channels of a head that divide block_out_channels")
+            );
         }
         let scale_shift = match config.word("resnet_time_scale_shift")? {
             None | Some("default") => false,
@@ -125,7 +129,9 @@ impl Shape {
         let own_groups = config.optional("attn_norm_num_groups")?.map(|count| Groups { count, epsilon });
         let middle_groups = own_groups.or((!scale_shift).then_some(groups));
         if middle_groups.is_some_and(|groups| !widths[widths.len() - 1].is_multiple_of(groups.count)) {
-            return Err(config.refuse("attn_norm_num_groups", "a number that divides the last of block_out_channels"));
+            return Err(
+                config.refuse("attn_norm_num_groups", "a number that divides the last of block_out_channels")
+            );
         }
         let has_middle = match (config.has("mid_block_type"), config.word("mid_block_type")?) {
             (false, _) | (_, Some("UNetMidBlock2D")) => true,
@@ -165,7 +171,12 @@ impl Shape {
     }
 
     /// The embedded timestep, and the class that is added to it, behind the SiLU that every residual block begins with.
-    fn time(&self, b: &mut Builder, timestep: Value, labels: Option<Value>) -> Result<Map, ArchitectureError> {
+    fn time(
+        &self,
+        b: &mut Builder,
+        timestep: Value,
+        labels: Option<Value>,
+    ) -> Result<Map, ArchitectureError> {
         let (first, width) = (self.widths[0], self.time_width);
         let waves = |b: &mut Builder, module: &str, numbers| {
             b.sinusoids(module, numbers, first, self.cosine_first, self.freq_shift)
@@ -253,7 +264,13 @@ impl Shape {
         resnet(b, "mid_block.resnets.1", x, x.channels, residual)
     }
 
-    fn up(&self, b: &mut Builder, mut x: Map, mut skips: Vec<Map>, time: Map) -> Result<Map, ArchitectureError> {
+    fn up(
+        &self,
+        b: &mut Builder,
+        mut x: Map,
+        mut skips: Vec<Map>,
+        time: Map,
+    ) -> Result<Map, ArchitectureError> {
         for (at, (&channels, &level)) in self.widths.iter().rev().zip(&self.levels[1]).enumerate() {
             let block = format!("up_blocks.{at}");
             for layer in 0..=self.layers {

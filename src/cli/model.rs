@@ -44,7 +44,21 @@ impl PipelineArg {
 /// - [`CliError::NoModel`] if none was named and the default one is nowhere.
 /// - [`CliError::Model`] if it cannot be used.
 pub fn open(named: Option<&Path>) -> Result<(PathBuf, Arc<Bundle>), CliError> {
-    open_for(named, None)
+    open_default(named, PipelineArg::Sd)
+}
+
+/// Opens the model that was asked for, or the default one of the kind that a picture's manifest has.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_again(named: Option<&Path>, kind: &str) -> Result<(PathBuf, Arc<Bundle>), CliError> {
+    open_default(named, PipelineKind::from_name(kind).map_or(PipelineArg::Sd, PipelineArg::of))
+}
+
+fn open_default(named: Option<&Path>, pipeline: PipelineArg) -> Result<(PathBuf, Arc<Bundle>), CliError> {
+    let path = find_for(named, pipeline)?;
+    let bundle = Bundle::open(&path)?;
+    Ok((path, Arc::new(bundle)))
 }
 
 /// Opens the model that was asked for, or the default one of that pipeline.
@@ -55,8 +69,7 @@ pub fn open_for(
     named: Option<&Path>,
     pipeline: Option<PipelineArg>,
 ) -> Result<(PathBuf, Arc<Bundle>), CliError> {
-    let path = find_for(named, pipeline.unwrap_or(PipelineArg::Sd))?;
-    let bundle = Bundle::open(&path)?;
+    let (path, bundle) = open_default(named, pipeline.unwrap_or(PipelineArg::Sd))?;
     let own = PipelineArg::of(bundle.pipeline().kind);
     match pipeline {
         Some(wanted) if wanted != own => {
@@ -66,7 +79,7 @@ pub fn open_for(
                 "{path} is a model for --pipeline {own}, not {wanted}: leave the flag out, or name another model, such as {file}"
             )))
         }
-        _ => Ok((path, Arc::new(bundle))),
+        _ => Ok((path, bundle)),
     }
 }
 

@@ -37,7 +37,7 @@ pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     if !args.check {
         output::check(&args.output)?;
     }
-    let (_, bundle) = model::open(args.model.as_deref())?;
+    let (_, bundle) = model::open_again(args.model.as_deref(), &manifest.pipeline)?;
     let failed = |source| CliError::Replay { path: args.picture.clone(), source };
     let strength = manifest.init.as_ref().map(|begun| begun.strength);
     let init = InitArgs { init_image: args.init_image.clone(), mask: args.mask.clone(), strength };

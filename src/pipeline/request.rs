@@ -1,6 +1,6 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
-use super::{ClassError, InitImage, Sampler};
+use super::{ClassError, InitImage, Sampler, Size};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
 use crate::tensor::Latents;
@@ -15,27 +15,6 @@ pub const COUNT_MAX: usize = 1000;
 const SCALE_MAX: usize = 32;
 /// The largest side of a picture that is enlarged.
 const ENLARGED_MAX_PX: usize = 16384;
-
-/// Width and height of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// In pixels.
-    pub width_px: usize,
-    /// In pixels.
-    pub height_px: usize,
-}
-
-impl Size {
-    /// The size that a model draws when nobody asks for another.
-    pub fn of_model(pipeline: &Pipeline) -> Self {
-        Self { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px }
-    }
-
-    /// The same, with no side longer than `pixels`.
-    pub fn at_most(self, pixels: usize) -> Self {
-        Self { width_px: self.width_px.min(pixels), height_px: self.height_px.min(pixels) }
-    }
-}
 
 /// The state of a picture after some of its steps, to be gone on from.
 #[derive(Debug, Clone)]

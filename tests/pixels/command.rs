@@ -161,6 +161,12 @@ fn an_icon_is_enlarged_and_drawn_again() {
         std::fs::read(place.path("drawn.png")).unwrap(),
         std::fs::read(place.path("again.png")).unwrap()
     );
+    // The model that ships for the pipeline is found by both.
+    std::fs::create_dir(place.path("models")).unwrap();
+    std::fs::rename(place.path("pixels.tintype"), place.path("models/emoji-pixels.tintype")).unwrap();
+    works(&place.run(&["generate", "--pipeline", "pixels", "-o", "drawn.png"]));
+    assert!(works(&place.run(&["replay", "drawn.png", "--check"])).contains("identical"));
+    std::fs::rename(place.path("models/emoji-pixels.tintype"), place.path("pixels.tintype")).unwrap();
     for scale in ["0", "33"] {
         fails(&place.draw(&["--scale", scale]), 2, &["scale", "1 to 32"]);
     }

@@ -1,8 +1,9 @@
-"""A pixel diffusion model of diffusers -> the folder of ONNX graphs that `tintype import` reads.
+"""The networks of diffusers that work on pixels -> the ONNX graphs that `tintype import` reads.
 
     python tools/export/pixels.py MODEL exported/
 
-MODEL is the folder of a DDPMPipeline or DDIMPipeline, or of any other pipeline with a UNet2DModel in `unet/`. What is written:
+MODEL is the folder of a pipeline with a UNet2DModel in it: a DDPMPipeline or DDIMPipeline, or the one of Karlo, of which it takes the
+networks that make a picture larger. What is written, for each of them:
 
     unet/model.onnx             sample, timestep, class_labels if the model has classes -> out_sample
     unet/config.json            as it was
@@ -24,7 +25,10 @@ from shorten import shorten
 
 OPSET = 18
 MAPS = {0: "batch_size", 2: "height", 3: "width"}
-COPIED = ("model_index.json", "tintype.json", "scheduler/scheduler_config.json")
+NETWORKS = ("unet", "super_res_first", "super_res_last")
+COPIED = (
+    "model_index.json", "tintype.json", "scheduler/scheduler_config.json", "super_res_scheduler/scheduler_config.json",
+)
 
 
 class Unet(torch.nn.Module):
@@ -74,7 +78,9 @@ def export(model: UNet2DModel, folder: Path) -> None:
 def main() -> None:
     model, out = map(Path, sys.argv[1:])
     torch.set_grad_enabled(False)
-    export(UNet2DModel.from_pretrained(model / "unet"), out / "unet")
+    for name in NETWORKS:
+        if (model / name).exists():
+            export(UNet2DModel.from_pretrained(model / name), out / name)
     for name in COPIED:
         if (model / name).exists():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -190,6 +190,11 @@ fn what_is_no_pipeline_of_pixels_is_refused_by_name() {
         let reason = with_classes(root.path(), &json!({ "classes": classes }), Precision::F16).unwrap_err();
         assert!(reason.contains(says), "{reason}");
     }
+    with_classes(root.path(), &json!({ "classes": { "null": 4 } }), Precision::F16).unwrap();
+    let folder = root.path().join("source");
+    std::fs::write(folder.join("model_index.json"), r#"{"_class_name": "UnCLIPPipeline"}"#).unwrap();
+    let reason = imported(&folder, Precision::F16).map(drop).unwrap_err();
+    assert!(reason.contains("tintype.json: `classes` are for pipelines of pixels"), "{reason}");
     let changed = |file: &str, change: &dyn Fn(&mut Value)| {
         with_classes(root.path(), &json!({}), Precision::F16).unwrap();
         let path = root.path().join("source").join(file);

@@ -69,8 +69,14 @@ impl Source {
         if let (Some(prediction_type), Value::Object(scheduler)) = (prediction_type, &mut source.scheduler) {
             scheduler.insert("prediction_type".into(), prediction_type.into());
         }
-        if source.kind() == PipelineKind::Pixels {
-            source.check_pixels()?;
+        match source.kind() {
+            PipelineKind::Pixels => source.check_pixels()?,
+            kind if source.ours.classes.is_some() => {
+                let reason =
+                    format!("`classes` are for pipelines of pixels, and this is one of the kind {kind}");
+                return Err(ImportError::Config { path: path.join("tintype.json"), reason });
+            }
+            _ => {}
         }
         Ok(source)
     }

@@ -1,6 +1,8 @@
 //! The values that travel between the stages. Each checks its shape once, when it is made; behind that
 //! door the lengths are known to agree.
 
+use std::borrow::Cow;
+
 /// A buffer whose length is not the product of the shape that it was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: shape {shape:?} needs {expected} values, got {got}")]
@@ -163,6 +165,35 @@ impl Rgb8 {
         Ok(Self { pixels, width_px, height_px })
     }
 
+    /// From `values`, planar `[3, height_px, width_px]` and -1 to 1; what is beyond is clamped. Halves are rounded to even, as
+    /// numpy's `round` does in diffusers' image processor.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if the length is not `3 * height_px * width_px`, or is 0.
+    pub fn from_planes(values: &[f32], width_px: usize, height_px: usize) -> Result<Self, ShapeError> {
+        check("picture", &[3, height_px, width_px], values.len())?;
+        let plane = width_px * height_px;
+        let to_byte = |x: f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        let bytes = (0..plane).flat_map(|at| [at, at + plane, at + 2 * plane]).map(|at| to_byte(values[at]));
+        Self::new(bytes.collect(), width_px, height_px)
+    }
+
+    /// The same, so many times as wide and as high: every pixel becomes a square.
+    pub fn enlarged(&self, times: usize) -> Cow<'_, Self> {
+        if times <= 1 {
+            return Cow::Borrowed(self);
+        }
+        let mut pixels = Vec::with_capacity(self.pixels.len() * times * times);
+        for line in self.pixels.chunks_exact(3 * self.width_px) {
+            let start = pixels.len();
+            line.chunks_exact(3).for_each(|pixel| pixels.extend(pixel.repeat(times)));
+            let end = pixels.len();
+            (1..times).for_each(|_| pixels.extend_from_within(start..end));
+        }
+        let (width_px, height_px) = (self.width_px * times, self.height_px * times);
+        Cow::Owned(Self { pixels, width_px, height_px })
+    }
+
     /// The pixels, interleaved `[height_px, width_px, 3]`.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
@@ -176,5 +207,30 @@ impl Rgb8 {
     /// The height in pixels.
     pub fn height_px(&self) -> usize {
         self.height_px
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_are_clamped_and_rounded_half_to_even() {
+        let cases = [(-1.0, 0), (1.0, 255), (0.0, 128), (-7.0, 0), (7.0, 255), (f32::NAN, 0)];
+        for (x, byte) in cases {
+            assert_eq!(Rgb8::from_planes(&[x; 3], 1, 1).unwrap().pixels(), [byte; 3], "{x}");
+        }
+        let planes = [-1.0, 1.0, 0.0, 0.0, 1.0, -1.0];
+        assert_eq!(Rgb8::from_planes(&planes, 2, 1).unwrap().pixels(), [0, 128, 255, 255, 128, 0]);
+        assert!(Rgb8::from_planes(&planes, 1, 1).is_err());
+    }
+
+    #[test]
+    fn pixels_become_squares() {
+        let picture = Rgb8::new(vec![1, 2, 3, 4, 5, 6], 2, 1).unwrap();
+        let large = picture.enlarged(2);
+        assert_eq!((large.width_px(), large.height_px()), (4, 2));
+        assert_eq!(large.pixels(), [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6].repeat(2));
+        assert_eq!(*picture.enlarged(1), picture);
     }
 }

@@ -17,7 +17,7 @@ use file::{Named, write};
 use fixture::{Array, data, npz, relative_l2};
 use safetensors::tensor::Dtype;
 use serde_json::Value;
-use tintype::bundle::{Bundle, Component};
+use tintype::bundle::{Bundle, Component, PipelineKind};
 use tintype::denoise::guidance::GuidanceScale;
 use tintype::engine::{self, EngineError, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
@@ -272,7 +272,7 @@ fn a_model_with_two_text_encoders_draws_what_diffusers_draws() {
     let (golden, arrays) = golden();
     let folder = tempfile::tempdir().unwrap();
     let bundle = imported(&xl(folder.path()), folder.path(), Precision::F32);
-    assert_eq!(bundle.pipeline().kind, "stable-diffusion-xl");
+    assert_eq!(bundle.pipeline().kind, PipelineKind::StableDiffusionXl);
     assert_eq!(bundle.pipeline().sampler, "euler");
     for (at, run) in golden["xl"]["runs"].as_array().unwrap().iter().enumerate() {
         let image = draw(&bundle, run, resources(2));

@@ -379,6 +379,7 @@ fn refusal_of(change: impl FnOnce(&mut Value)) -> String {
 
 /// One case per cause: where in the header, what is put there, and the error.
 const REFUSALS: &str = r#"
+/pipeline/kind | "video" | header is not that of a version 1 bundle: there is no pipeline of the kind `video`, only stable-diffusion, stable-diffusion-xl, unclip, pixels: update tintype
 /components/0/name | "controlnet" | component: name "controlnet" is unknown: update tintype, or import the model again
 MID/dtype | "f64" | tensor "mid.weight" of unet: dtype "f64" is unknown: update tintype, or import the model again
 MID/layout | "o4k4" | tensor "mid.weight" of unet: layout "o4k4" is unknown: update tintype, or import the model again

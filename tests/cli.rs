@@ -289,6 +289,14 @@ fn models_that_cannot_be_used() {
         place.run(["generate", "x", "--model", name, "--width", "16", "--height", "16", "--steps", "1"])
     };
     fails(&place.run(["generate", "x"]), 3, &["no model", "models/emoji.tintype", "--model"]);
+    for (pipeline, file) in
+        [("unclip", "models/emoji-unclip.tintype"), ("pixels", "models/emoji-pixels.tintype")]
+    {
+        fails(&place.run(["generate", "x", "--pipeline", pipeline]), 3, &["no model", file]);
+        let says = ["tiny.tintype is a model for --pipeline sd", pipeline, "leave the flag out"];
+        fails(&place.draw(&["--pipeline", pipeline]), 2, &says);
+    }
+    works(&place.draw(&["--pipeline", "sd", "-o", "sd.png"]));
     fails(&place.run(["generate", "x", "--model", "none.tintype"]), 3, &["none.tintype"]);
     fails(&place.run(["generate", "x", "--model", "."]), 3, &["regular file"]);
     fails(&model("empty", &[]), 3, &["empty"]);

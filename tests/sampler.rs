@@ -19,6 +19,8 @@ use tintype::denoise::schedule::{Schedule, ScheduleError};
 mod allocations;
 #[path = "sampler/grid.rs"]
 mod grid;
+#[path = "sampler/unclip.rs"]
+mod unclip;
 
 fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect()

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Blob, BlobName, BundleError, Component, PREAMBLE_LEN, SECTION_ALIGN, TensorEntry,
+    Blob, BlobName, BundleError, Classes, Component, PREAMBLE_LEN, PipelineKind, SECTION_ALIGN, TensorEntry,
     blob::{Cursor, Slot, section},
     preamble, wire,
 };
@@ -28,8 +28,8 @@ pub struct Header {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
-    /// The kind of pipeline, such as `stable-diffusion`.
-    pub kind: String,
+    /// How they do it.
+    pub kind: PipelineKind,
     /// The model's own name.
     pub name: String,
     /// The source's `scheduler_config.json`, verbatim.
@@ -55,11 +55,27 @@ pub struct Pipeline {
     /// Whether an empty negative prompt is zeros and not the embedding of nothing; of models with two text encoders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force_zeros_for_empty_prompt: Option<bool>,
+    /// What pictures can be asked for, of models that are told a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Classes>,
+    /// How pictures are made larger, of models that do so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub super_res: Option<SuperRes>,
     /// What quantisation cost, as the importer measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
     /// Where the model comes from.
     pub provenance: Value,
+}
+
+/// How pictures are made larger by diffusion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuperRes {
+    /// The `scheduler_config.json` of that stage, verbatim.
+    pub scheduler: Value,
+    /// Its steps if the request names none, 1 to 1000.
+    pub default_steps: usize,
 }
 
 /// The terms of a part of the model.
@@ -199,6 +215,13 @@ impl Pipeline {
         within("vae_scale_factor", self.vae_scale_factor, 1..=1024)?;
         within("default_steps", self.default_steps, 1..=1000)?;
         within("default_guidance", self.default_guidance, 0.0..=1000.0)?;
+        if let Some(super_res) = &self.super_res {
+            within("super_res.default_steps", super_res.default_steps, 1..=1000)?;
+        }
+        if let Some(name) = self.classes.as_ref().and_then(Classes::unusable_name) {
+            let (expected, got) = ("a name of its own for each class".to_owned(), format!("{name:?}"));
+            return Err(BundleError::Pipeline { field: "classes", expected, got });
+        }
         self.check_size("default_width_px", self.default_width_px)?;
         self.check_size("default_height_px", self.default_height_px)
     }

@@ -34,6 +34,7 @@ compile_error!("a bundle is read where it lies, and it is little-endian");
 
 mod blob;
 mod cast;
+mod classes;
 mod error;
 mod header;
 mod layout;
@@ -48,10 +49,11 @@ mod writer;
 use std::path::Path;
 
 pub use blob::Blob;
+pub use classes::{ClassName, Classes};
 pub use error::BundleError;
-pub use header::{ComponentEntry, FileEntry, Header, Licence, Pipeline};
+pub use header::{ComponentEntry, FileEntry, Header, Licence, Pipeline, SuperRes};
 pub use layout::{Extents, pack_o8k4, pack_o8k4_scales, unpack_o8k4, unpack_o8k4_scales};
-pub use names::{Component, Dtype, Layout, Scales};
+pub use names::{Component, Dtype, Layout, PipelineKind, Scales};
 pub use tensor::TensorEntry;
 pub use view::{TensorView, Values};
 pub use writer::{BundleWriter, WriteError};

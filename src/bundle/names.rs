@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::{Serialize, Serializer};
 
 /// Defines an enum together with the word for each member.
@@ -46,6 +47,32 @@ macro_rules! names {
 }
 
 names! {
+    /// How the components of a model make a picture together.
+    PipelineKind {
+        /// Prompt to latents to picture.
+        StableDiffusion = "stable-diffusion",
+        /// The same with two text encoders, and a UNet that is told sizes.
+        StableDiffusionXl = "stable-diffusion-xl",
+        /// Prompt to the embedding of a picture to latents to picture, or from a picture's own embedding.
+        Unclip = "unclip",
+        /// Noise to picture, without latents or prompts.
+        Pixels = "pixels",
+    }
+}
+
+impl<'de> Deserialize<'de> for PipelineKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| {
+            let known = Self::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+            D::Error::custom(format!(
+                "there is no pipeline of the kind `{name}`, only {known}: update tintype"
+            ))
+        })
+    }
+}
+
+names! {
     /// A network that a pipeline is made of.
     Component {
         /// Prompt to embedding.
@@ -62,6 +89,10 @@ names! {
         ImageEncoder = "image_encoder",
         /// Text embedding to image embedding.
         Prior = "prior",
+        /// A picture made larger, in all steps but the last.
+        SuperResFirst = "super_res_first",
+        /// The same, in the last step.
+        SuperResLast = "super_res_last",
         /// Picture to embedding, with the concepts that block a picture beside it.
         SafetyChecker = "safety_checker",
     }

@@ -114,15 +114,18 @@ fn interval(text: &str) -> Result<GuidanceInterval, String> {
 
 #[derive(Debug, Parser)]
 pub struct GenerateArgs {
-    /// What to draw; asked for on a terminal if left out, and "" means no condition
+    /// What to draw, or the class of a model that knows classes; asked for on a terminal if left out, and "" means no condition
     pub prompt: Option<String>,
     /// Where the picture goes; with --count, -1, -2, ... are added to the name
     #[arg(short, long, default_value = "out.png", value_name = "FILE")]
     pub output: PathBuf,
     /// The model file [default: $TINTYPE_MODEL, or emoji.tintype in ./models, beside the program, in
-    /// /usr/share/tintype/models]
+    /// /usr/share/tintype/models; emoji-unclip.tintype and emoji-pixels.tintype for the other pipelines]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// How the model is to draw, which it has to be made for [default: the model's own]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub pipeline: Option<PipelineArg>,
     #[command(flatten)]
     pub picture: PictureArgs,
     /// How the prompts are read: as they stand, or with weights such as (word:1.3), brackets and BREAK, at any length [default:
@@ -148,6 +151,9 @@ pub struct GenerateArgs {
     /// Also write the final latents, before decoding
     #[arg(long, value_name = "OUT.npy")]
     pub save_latents: Option<PathBuf>,
+    /// Write each pixel as a square of so many, 1 to 32
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    pub scale: usize,
     /// Add a LoRA to the model, 1 being the strength that it was trained for; may be given several times
     #[arg(long, value_name = "FILE[:STRENGTH]")]
     pub lora: Vec<LoraArg>,
@@ -175,6 +181,17 @@ pub struct GenerateArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// The kinds of pipelines, as they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PipelineArg {
+    /// Stable Diffusion: words to latents
+    Sd,
+    /// unCLIP, as DALL-E 2: words to the embedding of a picture, and from there, or from another picture's, to latents
+    Unclip,
+    /// Diffusion of the pixels themselves, without words
+    Pixels,
 }
 
 /// How prompts are read.

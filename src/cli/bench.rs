@@ -14,7 +14,7 @@ use super::print::print;
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, Resources};
 use crate::kernels::Level;
-use crate::pipeline::{EXAMPLE_PROMPT, Request, RequestError, TextToImage, example};
+use crate::pipeline::{Request, RequestError, draw, example, example_prompt};
 use crate::text::Prompt;
 
 /// The most runs.
@@ -90,10 +90,13 @@ fn picture(args: &BenchArgs, resources: &Resources) -> Result<Times, CliError> {
     let bundle = open(&args.file)?;
     let request = request(args, &bundle)?;
     let opened = start.elapsed().as_secs_f64();
-    let mut pipeline = TextToImage::new(bundle, resources.clone());
-    let runs = measure(args.repeat, || Ok(pipeline.run(&request, &mut ()).map(drop)?))?;
+    let mut loading = 0.0;
+    let runs = measure(args.repeat, || {
+        loading += draw(&bundle, resources, &request, &mut ())?.1.load;
+        Ok(())
+    })?;
     let loads = (args.repeat + 1) as f64;
-    Ok(Times { load: opened + pipeline.seconds().load / loads, runs })
+    Ok(Times { load: opened + loading / loads, runs })
 }
 
 fn open(path: &Path) -> Result<Arc<Bundle>, CliError> {
@@ -102,7 +105,7 @@ fn open(path: &Path) -> Result<Arc<Bundle>, CliError> {
 
 /// The model's own request, at the size that was asked for.
 fn request(args: &BenchArgs, bundle: &Bundle) -> Result<Request, CliError> {
-    let prompt = Prompt::new(EXAMPLE_PROMPT).map_err(RequestError::from)?;
+    let prompt = Prompt::new(example_prompt(bundle)).map_err(RequestError::from)?;
     let mut request = Request::new(bundle, prompt, 0)?;
     request.size.width_px = args.width.unwrap_or(request.size.width_px);
     request.size.height_px = args.height.unwrap_or(request.size.height_px);

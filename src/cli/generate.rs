@@ -14,9 +14,10 @@ use super::course::Course;
 use super::error::CliError;
 use super::memory::Watch;
 use super::model;
+use super::pixels;
 use super::preview::{Place, Preview};
 use super::results::{Places, Run};
-use crate::bundle::{Bundle, Component};
+use crate::bundle::{Bundle, Component, PipelineKind};
 use crate::denoise::guidance::GuidanceScale;
 use crate::engine::Resources;
 use crate::output;
@@ -35,11 +36,30 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let start = Instant::now();
     let watch = Watch::start();
     check_flags(args)?;
+    let (path, bundle) = model::open_for(args.model.as_deref(), args.pipeline)?;
+    match bundle.pipeline().kind {
+        PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => {
+            latents(args, &path, bundle, start, watch)
+        }
+        PipelineKind::Pixels => pixels::draw(args, &path, &bundle, start, watch),
+        kind @ PipelineKind::Unclip => {
+            Err(CliError::Usage(format!("models of the kind {kind} cannot be drawn with yet")))
+        }
+    }
+}
+
+/// Draws with a model of latents.
+fn latents(
+    args: &GenerateArgs,
+    path: &Path,
+    bundle: Arc<Bundle>,
+    start: Instant,
+    watch: Watch,
+) -> Result<(), CliError> {
     let resources = model::resources(&args.resources)?;
     let prompt = prompt(args.prompt.as_deref())?;
     let block = args.block.as_deref().map(BlockList::read).transpose()?;
     let preview = args.preview.as_deref().map(Place::new).transpose()?;
-    let (path, bundle) = model::open(args.model.as_deref())?;
     let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
     let mut request = request(args, &bundle, prompt, kept.as_ref().map(Kept::seed))?;
     TextToImage::new(bundle.clone(), resources.clone()).check(&request)?;
@@ -71,7 +91,7 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
         checkpoint.finish();
     }
     let run = Run {
-        model: &path,
+        model: path,
         request: &request,
         seconds: pipeline.seconds(),
         total: start.elapsed().as_secs_f64(),
@@ -172,7 +192,11 @@ fn ask() -> Result<String, CliError> {
     }
 }
 
-fn request(
+/// What the flags ask of a model; `kept_seed` is the seed of a picture that is gone on with.
+///
+/// # Errors
+/// [`CliError`] if a value is out of range, or a file cannot be read.
+pub fn request(
     args: &GenerateArgs,
     bundle: &Bundle,
     prompt: Prompt,
@@ -194,6 +218,7 @@ fn request(
     }
     request.guidance_interval = args.guidance_interval;
     request.eta = args.eta;
+    request.scale = args.scale;
     request.sampler = picture.sampler.unwrap_or(request.sampler);
     request.count = args.best_of.unwrap_or(args.count);
     request.check_size(bundle)?;

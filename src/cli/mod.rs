@@ -18,6 +18,7 @@ mod inspect;
 mod lora_arg;
 mod memory;
 mod model;
+mod pixels;
 mod places;
 mod preview;
 mod print;

@@ -3,15 +3,40 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::ResourceArgs;
+use super::args::{PipelineArg, ResourceArgs};
 use super::error::CliError;
-use crate::bundle::{Bundle, Component};
+use crate::bundle::{Bundle, Component, PipelineKind};
 use crate::engine::{Resources, Threads, Tile};
 use crate::import::{self, Precision};
 use crate::kernels::Arithmetic;
 
-/// The model that ships.
-const DEFAULT: &str = "emoji.tintype";
+impl PipelineArg {
+    /// The model that ships for it.
+    fn default_file(self) -> &'static str {
+        match self {
+            Self::Sd => "emoji.tintype",
+            Self::Unclip => "emoji-unclip.tintype",
+            Self::Pixels => "emoji-pixels.tintype",
+        }
+    }
+
+    /// As it is asked for.
+    fn of(kind: PipelineKind) -> Self {
+        match kind {
+            PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => Self::Sd,
+            PipelineKind::Unclip => Self::Unclip,
+            PipelineKind::Pixels => Self::Pixels,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sd => "sd",
+            Self::Unclip => "unclip",
+            Self::Pixels => "pixels",
+        }
+    }
+}
 
 /// Opens the model that was asked for, or the default one.
 ///
@@ -19,9 +44,43 @@ const DEFAULT: &str = "emoji.tintype";
 /// - [`CliError::NoModel`] if none was named and the default one is nowhere.
 /// - [`CliError::Model`] if it cannot be used.
 pub fn open(named: Option<&Path>) -> Result<(PathBuf, Arc<Bundle>), CliError> {
-    let path = find(named)?;
+    open_default(named, PipelineArg::Sd)
+}
+
+/// Opens the model that was asked for, or the default one of the kind that a picture's manifest has.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_again(named: Option<&Path>, kind: &str) -> Result<(PathBuf, Arc<Bundle>), CliError> {
+    open_default(named, PipelineKind::from_name(kind).map_or(PipelineArg::Sd, PipelineArg::of))
+}
+
+fn open_default(named: Option<&Path>, pipeline: PipelineArg) -> Result<(PathBuf, Arc<Bundle>), CliError> {
+    let path = find_for(named, pipeline)?;
     let bundle = Bundle::open(&path)?;
     Ok((path, Arc::new(bundle)))
+}
+
+/// Opens the model that was asked for, or the default one of that pipeline.
+///
+/// # Errors
+/// As [`open`]; [`CliError::Usage`] if the model was made for another pipeline.
+pub fn open_for(
+    named: Option<&Path>,
+    pipeline: Option<PipelineArg>,
+) -> Result<(PathBuf, Arc<Bundle>), CliError> {
+    let (path, bundle) = open_default(named, pipeline.unwrap_or(PipelineArg::Sd))?;
+    let own = PipelineArg::of(bundle.pipeline().kind);
+    match pipeline {
+        Some(wanted) if wanted != own => {
+            let (path, wanted, own, file) =
+                (path.display(), wanted.name(), own.name(), wanted.default_file());
+            Err(CliError::Usage(format!(
+                "{path} is a model for --pipeline {own}, not {wanted}: leave the flag out, or name another model, such as {file}"
+            )))
+        }
+        _ => Ok((path, bundle)),
+    }
 }
 
 /// The model file that was asked for, or the default one.
@@ -29,22 +88,26 @@ pub fn open(named: Option<&Path>) -> Result<(PathBuf, Arc<Bundle>), CliError> {
 /// # Errors
 /// [`CliError::NoModel`] if none was named and the default one is nowhere.
 pub fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
+    find_for(named, PipelineArg::Sd)
+}
+
+fn find_for(named: Option<&Path>, pipeline: PipelineArg) -> Result<PathBuf, CliError> {
     let from_environment = std::env::var_os("TINTYPE_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(path) = named.map(Path::to_owned).or(from_environment) {
         return Ok(path);
     }
-    let places = places();
+    let places = places(pipeline.default_file());
     let found = places.iter().find(|path| path.exists());
     found.cloned().ok_or_else(|| CliError::NoModel(places.iter().map(|p| p.display().to_string()).collect()))
 }
 
-fn places() -> Vec<PathBuf> {
+fn places(file: &str) -> Vec<PathBuf> {
     let program = std::env::current_exe().ok();
     let beside = program.as_deref().and_then(Path::parent);
     let folders =
         [Some(PathBuf::from("models")), beside.map(|p| p.join("models")), beside.map(Path::to_owned)];
     let shared = PathBuf::from("/usr/share/tintype/models");
-    folders.into_iter().flatten().chain([shared]).map(|folder| folder.join(DEFAULT)).collect()
+    folders.into_iter().flatten().chain([shared]).map(|folder| folder.join(file)).collect()
 }
 
 /// The model to decode with: a model file, or what can be imported to one, which is done here and now.

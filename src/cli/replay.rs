@@ -13,10 +13,11 @@ use super::generate::givens;
 use super::lora_arg::LoraArg;
 use super::model;
 use super::print::print;
+use crate::bundle::PipelineKind;
 use crate::engine::Resources;
 use crate::output;
 use crate::picture;
-use crate::pipeline::{MANIFEST, Manifest, PipelineError};
+use crate::pipeline::{MANIFEST, Manifest, PipelineError, Pixels};
 use crate::tensor::Rgb8;
 
 /// How two pictures differ.
@@ -36,7 +37,7 @@ pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     if !args.check {
         output::check(&args.output)?;
     }
-    let (_, bundle) = model::open(args.model.as_deref())?;
+    let (_, bundle) = model::open_again(args.model.as_deref(), &manifest.pipeline)?;
     let failed = |source| CliError::Replay { path: args.picture.clone(), source };
     let strength = manifest.init.as_ref().map(|begun| begun.strength);
     let init = InitArgs { init_image: args.init_image.clone(), mask: args.mask.clone(), strength };
@@ -50,19 +51,24 @@ pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
         log::warn!("{name} was drawn by version {version}, which may have computed otherwise");
     }
     let resources = manifest.resources(Resources::new(model::threads(args.threads)?));
-    let mut pipeline = additions::pipeline(&bundle, &resources, &additions)?;
     let bar = Bar::of_run(request.steps_taken(), resources.pulse.clone());
     let mut course = Course { bar, preview: None, checkpoint: None };
-    let image = pipeline.run(&request, &mut course)?.pop();
+    let images = match bundle.pipeline().kind {
+        PipelineKind::Pixels => Pixels::new(bundle.clone(), resources).run(&request, &mut course)?,
+        _ => additions::pipeline(&bundle, &resources, &additions)?.run(&request, &mut course)?,
+    };
     drop(course);
-    let image =
-        image.ok_or_else(|| CliError::Blocked("the model's safety checker blocks this picture".into()))?;
+    let image = images
+        .into_iter()
+        .next()
+        .ok_or_else(|| CliError::Blocked("the model's safety checker blocks this picture".into()))?;
 
-    let difference = difference(&old, &image.pixels);
+    let pixels = image.pixels.enlarged(request.scale);
+    let difference = difference(&old, &pixels);
     let texts = Manifest::new(&image, &request, &bundle, &additions).texts();
     let sha256 = match args.check {
         true => None,
-        false => Some(output::write_png(&args.output, &image.pixels, &texts)?),
+        false => Some(output::write_png(&args.output, &pixels, &texts)?),
     };
     let verdict = described(&args.picture, difference.as_ref());
     if args.json {

@@ -88,7 +88,7 @@ impl Places {
         let write = |image: &Image| {
             let path = place(&self.output, image);
             let texts = Manifest::new(image, request, bundle, additions).texts();
-            let sha256 = output::write_png(&path, &image.pixels, &texts)?;
+            let sha256 = output::write_png(&path, &image.pixels.enlarged(request.scale), &texts)?;
             Ok::<_, CliError>(Written { path, seed: image.seed, sha256 })
         };
         let written = images.iter().map(write).collect::<Result<_, _>>()?;
@@ -152,6 +152,9 @@ impl Results {
             "kernel_level": Level::detect().name(),
             "threads": run.threads,
         });
+        if request.scale > 1 {
+            report["scale"] = json!(request.scale);
+        }
         if request.init.is_some() {
             report["seconds"]["encode"] = json!(seconds.encode);
         }

@@ -104,6 +104,11 @@ impl GuidanceInterval {
         let step = |share: f64| (share * steps as f64).round() as usize;
         step(self.from)..step(self.to)
     }
+
+    /// The scale in step `index` of `steps`: this one, or none.
+    pub fn scale(self, scale: GuidanceScale, index: usize, steps: usize) -> GuidanceScale {
+        if self.of(steps).contains(&index) { scale } else { GuidanceScale::OFF }
+    }
 }
 
 impl TryFrom<[f64; 2]> for GuidanceInterval {

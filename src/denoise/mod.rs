@@ -26,13 +26,16 @@ pub mod kind;
 pub mod lcm;
 mod limit;
 mod mt19937;
+pub mod network;
 pub mod noise;
+pub mod pixel_unet;
 mod prediction;
 pub mod run;
 pub mod schedule;
 mod sigmas;
 mod solver;
 pub mod tcd;
+pub mod unclip;
 pub mod unet;
 pub mod unipc;
 

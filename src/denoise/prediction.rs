@@ -59,8 +59,10 @@ impl Amplitudes {
 /// How a model's output is to be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
-    prediction_type: PredictionType,
-    clip: Clip,
+    /// What the output stands for.
+    pub prediction_type: PredictionType,
+    /// How the original sample is kept in range.
+    pub clip: Clip,
 }
 
 impl Reading {

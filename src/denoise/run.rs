@@ -25,17 +25,6 @@ pub struct Condition<'a> {
     pub kept: Option<&'a Kept>,
 }
 
-impl Condition<'_> {
-    /// The scale in one of `steps` steps.
-    fn scale_at(&self, index: usize, steps: usize) -> GuidanceScale {
-        if self.guidance_interval.of(steps).contains(&index) {
-            self.guidance_scale
-        } else {
-            GuidanceScale::OFF
-        }
-    }
-}
-
 /// Looks on.
 pub trait Observer {
     /// Whether the next step is to come with the picture that the model sees, which costs a copy of the latents.
@@ -46,9 +35,21 @@ pub trait Observer {
     fn after_step(&mut self, done: usize, latents: &Latents, memory: &[f32], original: Option<&Latents>);
 }
 
-/// Takes `latents` through these steps of the sampler, in place; all of them lead from noise to a picture.
-///
-/// `generator` is read on by samplers that add noise, as diffusers does with the one that made the latents.
+/// Where in a run a network is asked, and how it is shown the latents.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    /// The step.
+    pub index: usize,
+    /// The timestep; not always a whole number.
+    pub timestep: f32,
+    /// What the latents are divided by.
+    pub divisor: f32,
+}
+
+/// Asks a network what it makes of latents; as many values as the sampler takes.
+pub type Predict<'a> = dyn FnMut(&Latents, At) -> Result<Vec<f32>, EngineError> + 'a;
+
+/// Takes `latents` through these steps of the sampler by a UNet that is told texts; see [`walk`].
 ///
 /// # Errors
 /// [`EngineError`] if the network fails; the latents are then those of the last step that was done.
@@ -61,12 +62,35 @@ pub fn run(
     generator: &mut TorchGenerator,
     observer: &mut dyn Observer,
 ) -> Result<(), EngineError> {
+    let total = sampler.steps();
+    let mut ask = |latents: &Latents, At { index, timestep, divisor }: At| {
+        let input = Input { divisor, timestep, beside: condition.beside };
+        let scale = condition.guidance_interval.scale(condition.guidance_scale, index, total);
+        predict(unet, condition, scale, latents, input)
+    };
+    walk(sampler, steps, condition.kept, latents, generator, observer, &mut ask)
+}
+
+/// Takes `latents` through these steps of the sampler, in place; all of them lead from noise to a picture. Of a given picture
+/// `kept` stays.
+///
+/// `generator` is read on by samplers that add noise, as diffusers does with the one that made the latents.
+///
+/// # Errors
+/// [`EngineError`] if the network fails; the latents are then those of the last step that was done.
+pub fn walk(
+    sampler: &mut dyn Sampler,
+    steps: Range<usize>,
+    kept: Option<&Kept>,
+    latents: &mut Latents,
+    generator: &mut TorchGenerator,
+    observer: &mut dyn Observer,
+    predict: &mut Predict,
+) -> Result<(), EngineError> {
     let mut noise = Vec::new();
     for index in steps {
-        let (divisor, timestep) = (sampler.input_divisor(index), sampler.timestep(index));
-        let input = Input { divisor, timestep, beside: condition.beside };
-        let scale = condition.scale_at(index, sampler.steps());
-        let noise_pred = predict(unet, condition, scale, latents, input)?;
+        let (timestep, divisor) = (sampler.timestep(index), sampler.input_divisor(index));
+        let noise_pred = predict(latents, At { index, timestep, divisor })?;
         let original = observer.wants_original().then(|| {
             let mut original = latents.clone();
             let values = sampler.pred_original_sample(index, latents.values(), &noise_pred);
@@ -78,7 +102,7 @@ pub fn run(
             generator.fill_normal(&mut noise);
         }
         sampler.step(index, latents.values_mut(), &noise_pred, &noise);
-        if let Some(kept) = condition.kept {
+        if let Some(kept) = kept {
             let is_last = index + 1 == sampler.steps();
             kept.restore(latents, if is_last { Amplitudes::PICTURE } else { sampler.amplitudes(index + 1) });
         }

@@ -234,7 +234,7 @@ fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
 /// Betas whose cumulative product follows `cos^2`, at most 0.999.
 ///
 /// Source: Nichol and Dhariwal 2021, eq. 17, arXiv:2102.09672.
-fn squared_cosine(n: usize) -> Vec<f32> {
+pub(super) fn squared_cosine(n: usize) -> Vec<f32> {
     const MAX_BETA: f64 = 0.999;
     let alpha_bar = |i: usize| {
         let time = i as f64 / n as f64;
@@ -260,7 +260,7 @@ fn rescale_zero_terminal_snr(betas: &mut [f32]) {
 }
 
 /// `torch.cumprod` of `1 - betas` in float32, which accumulates in f64.
-fn cumulative_product(betas: &[f32]) -> Vec<f32> {
+pub(super) fn cumulative_product(betas: &[f32]) -> Vec<f32> {
     let mut product = 1.0f64;
     let next = |beta| {
         product *= f64::from(1.0f32 - beta);

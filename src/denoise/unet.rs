@@ -3,24 +3,19 @@
 use std::sync::Arc;
 
 use super::guidance::{self, GuidanceScale};
+use super::network::Network;
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, Footprint, NamedTensor, Resources};
+use crate::engine::{EngineError, NamedTensor, Resources};
 use crate::tensor::{Latents, TextEmbedding};
-
-/// What a pass for two prompts may take where nobody sets a limit, in bytes.
-const BOTH_BYTES: usize = 250_000_000;
 
 /// A UNet and what its configuration says of its inputs.
 pub struct Unet {
-    component: Component,
+    network: Network,
     class_labels: Option<usize>,
     /// The width of the guidance embedding that the network takes.
     timestep_cond: Option<usize>,
     /// Pixels along a latent cell, of a network that is told a picture's sizes and the prompt's pooled embedding.
     told_sizes: Option<usize>,
-    memory_bytes: Option<usize>,
-    /// Whether two prompts go through in one pass, once that is known.
-    takes_both: Option<bool>,
 }
 
 /// When a network is asked, and how it is shown the latents.
@@ -40,15 +35,14 @@ impl Unet {
     /// # Errors
     /// [`EngineError`] if there is none or its graph cannot be read.
     pub fn load(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Self, EngineError> {
-        let component = Component::load(bundle, bundle::Component::Unet, resources)?;
+        let network = Network::load(bundle, bundle::Component::Unet, resources)?;
         let config = bundle.component(bundle::Component::Unet).map(|c| &c.config);
         let number = |key: &str| config.and_then(|c| c[key].as_u64()).and_then(|n| usize::try_from(n).ok());
-        let wants = |name: &str| component.inputs().iter().any(|input| input.name == name);
+        let wants = |name: &str| network.component().inputs().iter().any(|input| input.name == name);
         let class_labels = number("projection_class_embeddings_input_dim").filter(|_| wants("class_labels"));
         let timestep_cond = number("time_cond_proj_dim").filter(|_| wants("timestep_cond"));
         let told_sizes = wants("time_ids").then_some(bundle.pipeline().vae_scale_factor);
-        let memory_bytes = resources.memory_bytes;
-        Ok(Self { component, class_labels, timestep_cond, told_sizes, memory_bytes, takes_both: None })
+        Ok(Self { network, class_labels, timestep_cond, told_sizes })
     }
 
     /// Whether the network is told how strictly to follow the prompt, and so needs to be asked only once.
@@ -58,7 +52,8 @@ impl Unet {
 
     /// How many tokens an embedding of a prompt has to have, if the network does not take any number.
     pub fn fixed_tokens(&self) -> Option<usize> {
-        let input = self.component.inputs().iter().find(|input| input.name == "encoder_hidden_states")?;
+        let input =
+            self.network.component().inputs().iter().find(|input| input.name == "encoder_hidden_states")?;
         *input.shape.get(1)?
     }
 
@@ -75,7 +70,7 @@ impl Unet {
         guidance_scale: GuidanceScale,
     ) -> Result<Vec<f32>, EngineError> {
         let inputs = self.inputs(latents, input, text, guidance_scale);
-        Ok(self.component.run_for("out_sample", &inputs)?.values)
+        self.network.predict(&inputs)
     }
 
     /// As [`Unet::predict`], for two prompts: in one pass over the weights where memory allows it. The result is the same.
@@ -89,18 +84,8 @@ impl Unet {
         texts: [&TextEmbedding; 2],
         guidance_scale: GuidanceScale,
     ) -> Result<[Vec<f32>; 2], EngineError> {
-        let [first, second] = texts.map(|text| self.inputs(latents, input, text, guidance_scale));
-        if self.takes_both.is_none() {
-            self.takes_both = Some(prepare_both(&mut self.component, &first, self.memory_bytes).is_some());
-        }
-        let both = if self.takes_both == Some(true) { stacked(&first, &second) } else { None };
-        let Some(both) = both else {
-            let first = self.component.run_for("out_sample", &first)?.values;
-            return Ok([first, self.component.run_for("out_sample", &second)?.values]);
-        };
-        let mut first = self.component.run_for("out_sample", &both)?.values;
-        let second = first.split_off(first.len() / 2);
-        Ok([first, second])
+        let inputs = texts.map(|text| self.inputs(latents, input, text, guidance_scale));
+        self.network.predict_both(inputs)
     }
 
     fn inputs(
@@ -139,25 +124,4 @@ impl Unet {
         }
         inputs
     }
-}
-
-/// Plans a UNet for two prompts in one pass, given the inputs for one; `None` if that takes too much, or its graph does not
-/// know it.
-pub fn prepare_both(
-    component: &mut Component,
-    inputs: &[NamedTensor],
-    memory_bytes: Option<usize>,
-) -> Option<Footprint> {
-    let footprint = component.prepare(&stacked(inputs, inputs)?).ok()?;
-    (memory_bytes.is_some() || footprint.peak_anon_bytes <= BOTH_BYTES).then_some(footprint)
-}
-
-/// Two batches of one as a batch of two; `None` if they are not alike.
-fn stacked(first: &[NamedTensor], second: &[NamedTensor]) -> Option<Vec<NamedTensor>> {
-    let stack = |(first, second): (&NamedTensor, &NamedTensor)| {
-        let (1, true) = (*first.shape.first()?, first.shape == second.shape) else { return None };
-        let shape = [&[2], &first.shape[1..]].concat();
-        Some(NamedTensor::new(&first.name, &shape, [&first.values[..], &second.values[..]].concat()))
-    };
-    first.iter().zip(second).map(stack).collect()
 }

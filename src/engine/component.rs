@@ -270,7 +270,8 @@ impl Drop for Component {
 
 /// Autoencoders and encoders are run once a picture, so that 8 bits would cost accuracy and save no time.
 fn arithmetic(kind: bundle::Component, resources: &Resources) -> Arithmetic {
-    let is_in_the_loop = kind == bundle::Component::Unet;
+    use bundle::Component::{SuperResFirst, SuperResLast, Unet};
+    let is_in_the_loop = matches!(kind, Unet | SuperResFirst | SuperResLast);
     match resources.arithmetic {
         Arithmetic::I8 if !is_in_the_loop => Arithmetic::F32,
         wanted => wanted,

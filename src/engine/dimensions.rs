@@ -6,7 +6,7 @@ use crate::bundle::Component;
 pub type Numbers<'a> = dyn Fn(Component, &str) -> Option<usize> + 'a;
 
 /// Dimension `at` of an input, for one picture of `size_px`, height and width, whose latent cells are `scale` pixels
-/// wide. An image encoder has a size of its own.
+/// wide. An image encoder has a size of its own, and so has what makes pictures larger.
 pub fn free_dimension(
     numbers: &Numbers,
     component: Component,
@@ -21,13 +21,18 @@ pub fn free_dimension(
         (Component::Unet, "encoder_hidden_states") => numbers(component, "cross_attention_dim"),
         (Component::Unet, "timestep_cond") => numbers(component, "time_cond_proj_dim"),
         (Component::VaeDecoder, _) => numbers(component, "latent_channels"),
-        (Component::VaeEncoder | Component::Unet, _) => numbers(component, "in_channels"),
+        (Component::VaeEncoder | Component::Unet | Component::SuperResFirst | Component::SuperResLast, _) => {
+            numbers(component, "in_channels")
+        }
         _ => numbers(component, "num_channels").or(Some(3)),
     };
     let [height, width] = match component {
         Component::VaeEncoder => size_px,
         Component::ImageEncoder | Component::SafetyChecker => {
             [numbers(component, "image_size").unwrap_or(224); 2]
+        }
+        Component::SuperResFirst | Component::SuperResLast => {
+            [numbers(component, "sample_size").unwrap_or(256); 2]
         }
         _ => size_px.map(|px| px / scale),
     };

@@ -46,7 +46,7 @@ pub struct Input {
 pub enum InputType {
     /// 32-bit floating point.
     F32,
-    /// 64-bit integers: token ids and timesteps.
+    /// 64-bit integers: token ids, class labels and timesteps.
     I64,
 }
 
@@ -141,6 +141,8 @@ pub enum Op {
     /// Sum of two values of one shape, or of a map and one vector `[n, c]` for all its pixels. Either may hold
     /// one picture, and is then the same for all pictures of the other.
     Add,
+    /// Product of two values, which go together as those of a sum do.
+    Multiply,
     /// Every element times a number.
     Scale {
         /// The number.
@@ -162,6 +164,8 @@ pub enum Op {
     },
     /// Twice the height and width, nearest neighbour.
     Upsample,
+    /// Half the height and width, each pixel the mean of four.
+    Downsample,
     /// `[n]` timesteps or `[n, k]` sizes -> cosines and sines of their products with the frequencies, one number
     /// behind the other: `[n, c]` or `[n, k c]`.
     TimestepEmbedding {
@@ -170,7 +174,7 @@ pub enum Op {
         /// Whether the cosines come first.
         cosine_first: bool,
     },
-    /// Token ids `[n, t]` -> rows of a table `[vocabulary, c]`.
+    /// Token ids `[n, t]` or class labels `[n]` -> rows of a table `[vocabulary, c]`.
     Embedding {
         /// The table's name.
         table: String,
@@ -252,11 +256,13 @@ impl Op {
             | Self::Geglu
             | Self::Activation { .. }
             | Self::Add
+            | Self::Multiply
             | Self::Scale { .. }
             | Self::Shift { .. }
             | Self::Concat
             | Self::Slice { .. }
             | Self::Upsample
+            | Self::Downsample
             | Self::PickToken { .. } => Vec::new(),
         }
     }

@@ -112,11 +112,11 @@ fn one(path: &Path) -> Result<Vec<Network>, ImportError> {
     let class = class.or(config["model_type"].as_str()).unwrap_or_default();
     let components: &[Component] = match class {
         "AutoencoderKL" | "AutoencoderTiny" => &[Component::VaeDecoder, Component::VaeEncoder],
-        "UNet2DConditionModel" => &[Component::Unet],
+        "UNet2DConditionModel" | "UNet2DModel" => &[Component::Unet],
         "CLIPTextModel" | "CLIPTextModelWithProjection" | "clip_text_model" => &[Component::TextEncoder],
         "CLIPVisionModelWithProjection" | "clip_vision_model" => &[Component::ImageEncoder],
         _ => {
-            let expected = "a network of Stable Diffusion";
+            let expected = "a network of Stable Diffusion, or a UNet2DModel";
             let got = format!("the configuration of `{class}`");
             return Err(ImportError::Source(ArchitectureError::Unknown { file, got, expected }));
         }

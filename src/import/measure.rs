@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::ImportError;
 use super::report::{Deviation, Difference, Report};
-use crate::bundle::{self, Bundle};
+use crate::bundle::{self, Bundle, PipelineKind};
 use crate::engine::{Component, Resources, Threads};
-use crate::pipeline::{EXAMPLE_PROMPT, Image, PipelineError, Request, Size, TextToImage, example};
+use crate::pipeline::{Image, PipelineError, Request, Size, draw, example, example_prompt};
 use crate::text::Prompt;
 
 /// Runs the model at `stored` and the same one in f32 at `exact` on the same inputs, and puts the differences into
@@ -21,7 +21,10 @@ pub fn measure(stored: &Path, exact: &Path, report: &mut Report) -> Result<(), I
         let output = |bundle| output(bundle, kind, &resources);
         component.output = Some(difference(Deviation::default(), &output(&exact)?, &output(&stored)?));
     }
-    let needed = [bundle::Component::TextEncoder, bundle::Component::Unet, bundle::Component::VaeDecoder];
+    let needed: &[bundle::Component] = match stored.pipeline().kind {
+        PipelineKind::Pixels => &[bundle::Component::Unet],
+        _ => &[bundle::Component::TextEncoder, bundle::Component::Unet, bundle::Component::VaeDecoder],
+    };
     if needed.iter().all(|&kind| stored.component(kind).is_some()) {
         let [exact, stored] = [exact, stored].map(|bundle| picture(&bundle, &resources));
         if let (Some(exact), Some(stored)) = (exact?, stored?) {
@@ -48,9 +51,9 @@ fn output(
 
 /// The pixels of a picture, 0 to 255; none if the model's safety checker blocks it.
 fn picture(bundle: &Arc<Bundle>, resources: &Resources) -> Result<Option<Vec<f32>>, ImportError> {
-    let prompt = Prompt::new(EXAMPLE_PROMPT).expect("it is short");
+    let prompt = Prompt::new(example_prompt(bundle)).expect("it is short");
     let request = Request::new(bundle, prompt, 0).map_err(PipelineError::from)?;
-    let images = TextToImage::new(bundle.clone(), resources.clone()).run(&request, &mut ())?;
+    let (images, _) = draw(bundle, resources, &request, &mut ())?;
     let pixels = |image: &Image| image.pixels.pixels().iter().copied().map(f32::from).collect();
     Ok(images.first().map(pixels))
 }

@@ -2,6 +2,7 @@
 //! scheduler:
 //! ```json
 //! { "name": "emoji", "default_steps": 8, "default_guidance": 2.0, "sampler": "ddim", "f16": ["conv_in", "conv_out"],
+//!   "classes": { "null": 2, "names": [{ "name": "cat", "aliases": ["kitten"] }, { "name": "dog" }] },
 //!   "channel_error_max": 0.01, "licences": [{ "name": "...", "spdx": "MIT", "notice": "..." }], "provenance": { "...": "..." } }
 //! ```
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::ImportError;
 use super::config_file;
-use crate::bundle::Licence;
+use crate::bundle::{Classes, Licence};
 use crate::pipeline::Sampler;
 
 /// Up to this relative L2, an int8 matrix has one scale for each channel. Normally distributed weights are at 0.008 then, and
@@ -31,6 +32,8 @@ pub struct Ours {
     pub default_guidance: Option<f64>,
     /// The sampler to draw with.
     pub sampler: Option<String>,
+    /// What pictures can be asked for, of a model that is told a class by its number.
+    pub classes: Option<Classes>,
     /// The terms of its parts.
     pub licences: Vec<Licence>,
     /// Where it comes from.
@@ -48,6 +51,7 @@ impl Default for Ours {
             default_steps: None,
             default_guidance: None,
             sampler: None,
+            classes: None,
             licences: Vec::new(),
             provenance: json!({}),
             f16: None,

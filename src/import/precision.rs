@@ -50,6 +50,7 @@ const SENSITIVE: &[&str] = &[
     "proj_out",
     "time_embedding",
     "add_embedding",
+    "class_embedding",
     "quant_conv",
     "post_quant_conv",
     "patch_embedding",

@@ -11,16 +11,15 @@ use super::config_file::{parse, parse_python};
 use super::family::Family;
 use super::ours::Ours;
 use super::{folder, vocabulary};
-use crate::bundle::{Component, Licence, Pipeline};
+use crate::bundle::{Component, Licence, Pipeline, PipelineKind, SuperRes};
 use crate::engine::free_dimension;
+use crate::pipeline::Sampler;
 
 /// Files by their names in the bundle.
 pub type Files = Vec<(String, Vec<u8>)>;
 
-/// The kind of a pipeline with one text encoder.
-const STABLE_DIFFUSION: &str = "stable-diffusion";
-/// The kind of one with two, whose UNet is told sizes.
-const STABLE_DIFFUSION_XL: &str = "stable-diffusion-xl";
+/// The pipelines of diffusers whose one network draws pixels.
+const PIXEL_PIPELINES: [&str; 2] = ["DDPMPipeline", "DDIMPipeline"];
 
 /// One network of a model.
 pub struct Network {
@@ -49,7 +48,10 @@ pub struct Source {
     scheduler: Value,
     files: Files,
     ours: Ours,
-    force_zeros_for_empty_prompt: Option<bool>,
+    /// Of the stage that makes pictures larger, if there is one.
+    super_res_scheduler: Option<Value>,
+    /// `model_index.json`, or null.
+    index: Value,
 }
 
 impl Source {
@@ -67,6 +69,15 @@ impl Source {
         if let (Some(prediction_type), Value::Object(scheduler)) = (prediction_type, &mut source.scheduler) {
             scheduler.insert("prediction_type".into(), prediction_type.into());
         }
+        match source.kind() {
+            PipelineKind::Pixels => source.check_pixels()?,
+            kind if source.ours.classes.is_some() => {
+                let reason =
+                    format!("`classes` are for pipelines of pixels, and this is one of the kind {kind}");
+                return Err(ImportError::Config { path: path.join("tintype.json"), reason });
+            }
+            _ => {}
+        }
         Ok(source)
     }
 
@@ -83,12 +94,15 @@ impl Source {
             true => parse_python(&scheduler)?,
             false => Value::Object(serde_json::Map::new()),
         };
+        let super_res_scheduler = match networks.iter().any(|n| n.component == Component::SuperResFirst) {
+            true => Some(parse_python(&path.join("super_res_scheduler/scheduler_config.json"))?),
+            false => None,
+        };
         let index = path.join("model_index.json");
         let index = if index.exists() { parse(&index)? } else { Value::Null };
-        let force_zeros_for_empty_prompt = index["force_zeros_for_empty_prompt"].as_bool();
         let files = folder::files(path, &networks)?;
         let ours = Ours::of_folder(path)?;
-        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })
+        Ok(Self { path: path.to_owned(), networks, scheduler, super_res_scheduler, files, ours, index })
     }
 
     fn of_file(path: &Path) -> Result<Self, ImportError> {
@@ -111,8 +125,8 @@ impl Source {
         }
         let files = vocabulary::files(pads);
         let (scheduler, ours) = (file.scheduler(), Ours::default());
-        let force_zeros_for_empty_prompt = None;
-        Ok(Self { path: path.to_owned(), networks, scheduler, files, ours, force_zeros_for_empty_prompt })
+        let (super_res_scheduler, index) = (None, Value::Null);
+        Ok(Self { path: path.to_owned(), networks, scheduler, super_res_scheduler, files, ours, index })
     }
 
     /// Its networks.
@@ -155,6 +169,10 @@ impl Source {
 
     /// How the components go together.
     pub fn pipeline(&self) -> Pipeline {
+        let kind = self.kind();
+        if kind == PipelineKind::Pixels {
+            return self.pixels();
+        }
         let vae = if self.config(Component::VaeDecoder).is_null() {
             Component::VaeEncoder
         } else {
@@ -166,11 +184,12 @@ impl Source {
         let scale = 1usize << levels.clamp(1, 8).saturating_sub(1);
         let cells = self.number(Component::Unet, "sample_size").unwrap_or(64);
         let is_told_guidance = self.number(Component::Unet, "time_cond_proj_dim").is_some();
-        let is_xl = self.config(Component::Unet)["addition_embed_type"] == "text_time";
+        let is_xl = kind == PipelineKind::StableDiffusionXl;
+        let zeros = self.index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true);
         let family = Family::new(&self.scheduler, is_told_guidance, is_xl);
         let factor = |key: &str| self.config(vae).get(key).and_then(Value::as_f64);
         Pipeline {
-            kind: if is_xl { STABLE_DIFFUSION_XL } else { STABLE_DIFFUSION }.into(),
+            kind,
             name: self.name(),
             scheduler: self.scheduler.clone(),
             scaling_factor: factor("scaling_factor").unwrap_or(0.18215),
@@ -182,9 +201,99 @@ impl Source {
             default_steps: self.ours.default_steps.unwrap_or(family.steps),
             default_guidance: self.ours.default_guidance.unwrap_or(family.guidance),
             sampler: self.ours.sampler.clone().unwrap_or_else(|| family.sampler.name().into()),
-            force_zeros_for_empty_prompt: is_xl.then_some(self.force_zeros_for_empty_prompt.unwrap_or(true)),
+            force_zeros_for_empty_prompt: is_xl.then_some(zeros),
+            classes: None,
+            super_res: self.super_res(),
             report: None,
             provenance: self.ours.provenance.clone(),
+        }
+    }
+
+    /// The same of one network that draws pixels: they are its latents. Without words of the maker it takes as many steps as
+    /// diffusers' `DDIMPipeline`, and is not guided.
+    fn pixels(&self) -> Pipeline {
+        let unet = self.config(Component::Unet);
+        let size = |at: usize| unet["sample_size"].get(at).unwrap_or(&unet["sample_size"]).as_u64();
+        let [height, width] = [0, 1].map(|at| size(at).and_then(|px| usize::try_from(px).ok()).unwrap_or(32));
+        Pipeline {
+            kind: PipelineKind::Pixels,
+            name: self.name(),
+            scheduler: self.scheduler.clone(),
+            scaling_factor: 1.0,
+            shift_factor: 0.0,
+            latent_channels: self.number(Component::Unet, "in_channels").unwrap_or(3),
+            vae_scale_factor: 1,
+            default_width_px: width,
+            default_height_px: height,
+            default_steps: self.ours.default_steps.unwrap_or(50),
+            default_guidance: self.ours.default_guidance.unwrap_or(1.0),
+            sampler: self.ours.sampler.clone().unwrap_or_else(|| Sampler::Ddim.name().into()),
+            force_zeros_for_empty_prompt: None,
+            classes: self.ours.classes.clone(),
+            super_res: None,
+            report: None,
+            provenance: self.ours.provenance.clone(),
+        }
+    }
+
+    /// How pictures are made larger: in as many steps as diffusers' `UnCLIPPipeline` takes.
+    fn super_res(&self) -> Option<SuperRes> {
+        let scheduler = self.super_res_scheduler.clone()?;
+        Some(SuperRes { scheduler, default_steps: 7 })
+    }
+
+    /// Checks that what is to draw pixels can do so by itself, and that its classes are the network's.
+    fn check_pixels(&self) -> Result<(), ImportError> {
+        let wrong = |file: &Path, reason: String| Err(ImportError::Config { path: file.to_owned(), reason });
+        let index = self.path.join("model_index.json");
+        if let Some(other) = self.networks.iter().find(|network| network.component != Component::Unet) {
+            let name = other.component.name();
+            return wrong(&index, format!("a pipeline of pixels has a unet and no {name}: leave it out"));
+        }
+        let Some(unet) = self.networks.first().filter(|_| !self.index.is_null()) else { return Ok(()) };
+        let class = self.index["_class_name"].as_str().unwrap_or("no pipeline");
+        if !PIXEL_PIPELINES.contains(&class) {
+            let pipelines = PIXEL_PIPELINES.join(" or ");
+            return wrong(
+                &index,
+                format!("it is `{class}`, and a UNet2DModel draws pixels in a {pipelines}"),
+            );
+        }
+        for (key, expected) in [
+            ("_class_name", "UNet2DModel".into()),
+            ("in_channels", 3.into()),
+            ("out_channels", 3.into()),
+            ("class_embed_type", Value::Null),
+        ] {
+            if unet.config[key] != expected {
+                let got = &unet.config[key];
+                return wrong(
+                    &unet.file,
+                    format!("`{key}` is {got}, expected {expected} in a pipeline of pixels"),
+                );
+            }
+        }
+        let Some(classes) = &self.ours.classes else { return Ok(()) };
+        let count = self.number(Component::Unet, "num_class_embeds").unwrap_or(0);
+        let needed = classes.names.len().max(classes.null.map_or(0, |null| null.saturating_add(1)));
+        if needed > count {
+            let reason =
+                format!("`classes` needs {needed} numbers, and the network has {count} (num_class_embeds)");
+            return wrong(&self.path.join("tintype.json"), reason);
+        }
+        Ok(())
+    }
+
+    /// How they go together: by the class of the pipeline that published them, or by what the UNet is told.
+    fn kind(&self) -> PipelineKind {
+        match self.index["_class_name"].as_str().unwrap_or_default() {
+            "StableUnCLIPPipeline" | "StableUnCLIPImg2ImgPipeline" | "UnCLIPPipeline" => PipelineKind::Unclip,
+            class if PIXEL_PIPELINES.contains(&class) => PipelineKind::Pixels,
+            _ if self.config(Component::Unet)["_class_name"] == "UNet2DModel" => PipelineKind::Pixels,
+            _ if self.config(Component::Unet)["addition_embed_type"] == "text_time" => {
+                PipelineKind::StableDiffusionXl
+            }
+            _ => PipelineKind::StableDiffusion,
         }
     }
 

@@ -11,7 +11,7 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-pub use resample::{Filter, cover};
+pub use resample::{Filter, cover, resize};
 
 use crate::tensor::Rgb8;
 

@@ -4,8 +4,9 @@
 //! columns, then rows: out[x] = sum_i w[i] in[start + i],    w[i] = f((start + i + 1/2 - center) / stretch), made to sum to 1
 //! center = (x + 1/2) from / to,   stretch = max(from / to, 1)
 //! ```
-//! Weights have 22 bits behind the point, and what lies between the two passes is 8 bits again, clamped: so the result is
-//! Pillow's, byte for byte. Only what is kept of the result is computed.
+//! Of a picture in bytes weights have 22 bits behind the point, and what lies between the two passes is 8 bits again, clamped: so the result is
+//! Pillow's, byte for byte. Only what is kept of the result is computed. Of planes of floats both passes are of floats, as in torch's
+//! `interpolate` with `antialias`.
 //!
 //! Source: Pillow 13, the behaviour of `Image.resize`; bicubic: Keys 1981, with a = -1/2.
 
@@ -69,8 +70,8 @@ pub fn cover(picture: &Rgb8, width_px: usize, height_px: usize, filter: Filter) 
         false => [width * height_px / height, height_px],
     };
     let middle = |full: usize, kept: usize| (full - kept) / 2..(full - kept) / 2 + kept;
-    let columns = taps(width, full[0], middle(full[0], width_px), filter);
-    let rows = taps(height, full[1], middle(full[1], height_px), filter);
+    let columns = taps(width, full[0], middle(full[0], width_px), filter, fixed);
+    let rows = taps(height, full[1], middle(full[1], height_px), filter, fixed);
     let first = rows.iter().map(|tap| tap.start).min().unwrap_or(0);
     let last = rows.iter().map(|tap| tap.start + tap.weights.len()).max().unwrap_or(height);
     let narrowed = across(picture, &columns, first..last);
@@ -78,14 +79,46 @@ pub fn cover(picture: &Rgb8, width_px: usize, height_px: usize, filter: Filter) 
     Rgb8::new(pixels, width_px, height_px).expect("rows and columns were counted")
 }
 
-/// The source pixels that one pixel is made of.
-struct Tap {
-    start: usize,
-    weights: Vec<i64>,
+/// Planes of these sizes, `[channels, height, width]`, brought to others: bicubic, and stretched where the proportions differ.
+///
+/// # Panics
+/// If a side is 0, or the planes are not whole.
+pub fn resize(planes: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
+    let [rows, columns] =
+        [0, 1].map(|axis| taps(from[axis], to[axis], 0..to[axis], Filter::Bicubic, |w| w as f32));
+    assert!(planes.len().is_multiple_of(from[0] * from[1]), "planes are whole");
+    let mut out = Vec::with_capacity(planes.len() / (from[0] * from[1]) * to[0] * to[1]);
+    for plane in planes.chunks_exact(from[0] * from[1]) {
+        let line = |line| columns.iter().map(move |tap: &Tap<f32>| tap.of(line, |at| at));
+        let widened: Vec<f32> = plane.chunks_exact(from[1]).flat_map(line).collect();
+        let row =
+            |tap: &Tap<f32>| (0..to[1]).map(|x| tap.of(&widened, |y| y * to[1] + x)).collect::<Vec<_>>();
+        out.extend(rows.iter().flat_map(row));
+    }
+    out
 }
 
-/// For each pixel of `kept`, of a line of `from` pixels that becomes one of `to`.
-fn taps(from: usize, to: usize, kept: Range<usize>, filter: Filter) -> Vec<Tap> {
+/// The source pixels that one pixel is made of, each with its weight.
+struct Tap<W> {
+    start: usize,
+    weights: Vec<W>,
+}
+
+impl Tap<f32> {
+    /// The pixel, of those that lie at `place`.
+    fn of(&self, pixels: &[f32], place: impl Fn(usize) -> usize) -> f32 {
+        self.weights.iter().zip(self.start..).map(|(weight, at)| weight * pixels[place(at)]).sum()
+    }
+}
+
+/// For each pixel of `kept`, of a line of `from` pixels that becomes one of `to`; weights sum to 1, and become those of the result.
+fn taps<W>(
+    from: usize,
+    to: usize,
+    kept: Range<usize>,
+    filter: Filter,
+    weighed: impl Fn(f64) -> W,
+) -> Vec<Tap<W>> {
     let scale = from as f64 / to as f64;
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
@@ -95,14 +128,13 @@ fn taps(from: usize, to: usize, kept: Range<usize>, filter: Filter) -> Vec<Tap> 
         let end = ((center + support + 0.5) as usize).min(from);
         let weight = |i: usize| filter.at((i as f64 - center + 0.5) / stretch);
         let sum: f64 = (start..end).map(weight).sum();
-        let fixed = |i: usize| (weight(i) / sum * f64::from(1 << BITS)).round() as i64;
-        Tap { start, weights: (start..end).map(fixed).collect() }
+        Tap { start, weights: (start..end).map(|i| weighed(weight(i) / sum)).collect() }
     };
     kept.map(tap).collect()
 }
 
 /// These rows of the picture, resized along them.
-fn across(picture: &Rgb8, columns: &[Tap], rows: Range<usize>) -> Vec<u8> {
+fn across(picture: &Rgb8, columns: &[Tap<i64>], rows: Range<usize>) -> Vec<u8> {
     let lines = picture.pixels().chunks_exact(picture.width_px() * 3);
     let mut out = Vec::with_capacity(rows.len() * columns.len() * 3);
     for line in lines.skip(rows.start).take(rows.len()) {
@@ -119,7 +151,7 @@ fn across(picture: &Rgb8, columns: &[Tap], rows: Range<usize>) -> Vec<u8> {
 }
 
 /// Rows of `len` bytes, the first of which is row `first` of the picture, resized across them.
-fn down(lines: &[u8], rows: &[Tap], first: usize, len: usize) -> Vec<u8> {
+fn down(lines: &[u8], rows: &[Tap<i64>], first: usize, len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(rows.len() * len);
     let mut sums = vec![0; len];
     for tap in rows {
@@ -131,6 +163,10 @@ fn down(lines: &[u8], rows: &[Tap], first: usize, len: usize) -> Vec<u8> {
         out.extend(sums.iter().copied().map(to_byte));
     }
     out
+}
+
+fn fixed(weight: f64) -> i64 {
+    (weight * f64::from(1 << BITS)).round() as i64
 }
 
 fn to_byte(sum: i64) -> u8 {

@@ -1,20 +1,24 @@
 //! Inputs to try a component with: the shapes that a picture's size asks for, and numbers of the right kind.
 
 use super::Size;
-use crate::bundle::{self, Bundle};
+use crate::bundle::{Bundle, Classes, Component, PipelineKind};
 use crate::denoise::noise::TorchGenerator;
 use crate::engine::{NamedTensor, free_dimension, graph::Input};
 
 /// What is drawn when a whole picture is to be tried.
-pub const EXAMPLE_PROMPT: &str = "a glossy strawberry on a blue background";
+pub fn example_prompt(bundle: &Bundle) -> &str {
+    let pipeline = bundle.pipeline();
+    let is_told_class = || bundle.component(Component::Unet)?.config["num_class_embeds"].as_u64();
+    match (pipeline.kind, &pipeline.classes) {
+        (PipelineKind::Pixels, Some(Classes { names, .. })) if !names.is_empty() => &names[0].name,
+        (PipelineKind::Pixels, _) if is_told_class().is_some() => "0",
+        (PipelineKind::Pixels, _) => "",
+        _ => "a glossy strawberry on a blue background",
+    }
+}
 
 /// Inputs for `component`, as for one picture of `size`: noise, a timestep in the middle, some tokens. The same each time.
-pub fn example(
-    bundle: &Bundle,
-    component: bundle::Component,
-    inputs: &[Input],
-    size: Size,
-) -> Vec<NamedTensor> {
+pub fn example(bundle: &Bundle, component: Component, inputs: &[Input], size: Size) -> Vec<NamedTensor> {
     let numbers = |component, key: &str| {
         let number = bundle.component(component)?.config.get(key)?.as_u64()?;
         usize::try_from(number).ok()
@@ -28,6 +32,7 @@ pub fn example(
         let mut values = vec![0.0; shape.iter().product()];
         match input.name.as_str() {
             "timestep" => values.fill(500.0),
+            "class_labels" if shape.len() == 1 => values.fill(0.0),
             "input_ids" => values.iter_mut().enumerate().for_each(|(at, id)| *id = at as f32),
             _ => generator.fill_normal(&mut values),
         }

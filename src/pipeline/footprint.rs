@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Size, example};
 use crate::bundle::{self, Bundle};
-use crate::denoise::unet::prepare_both;
+use crate::denoise::network::prepare_both;
 use crate::engine::{Component, EngineError, Footprint, Resources, Tile};
 
 /// What tiles are blended in takes for each pixel: three channels and a weight.

@@ -61,6 +61,9 @@ pub struct Manifest {
     pub width: usize,
     /// In pixels.
     pub height: usize,
+    /// How many pixels of the file each pixel is wide and high.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub scale: usize,
     /// What it was computed in: the same gives the same picture on every machine.
     pub arithmetic: Arithmetic,
     /// Whether the initial noise was given, and so is not the seed's: such a picture needs it to be made again.
@@ -151,7 +154,7 @@ impl Manifest {
     ) -> Self {
         Self {
             version: VERSION.into(),
-            pipeline: bundle.pipeline().kind.clone(),
+            pipeline: bundle.pipeline().kind.name().into(),
             model: bundle.pipeline().name.clone(),
             model_hash: bundle.model_hash(),
             prompt: request.prompt.as_str().into(),
@@ -166,6 +169,7 @@ impl Manifest {
             eta: request.eta.or(request.sampler.default_eta()),
             width: request.size.width_px,
             height: request.size.height_px,
+            scale: request.scale,
             arithmetic,
             latents_given: request.latents.is_some(),
             latents_hash: request.latents.as_ref().map(hash),
@@ -215,6 +219,14 @@ impl Manifest {
     }
 }
 
+fn once() -> usize {
+    1
+}
+
+fn is_once(scale: &usize) -> bool {
+    *scale == 1
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -256,6 +268,7 @@ impl Manifest {
             eta: Some(0.0),
             width: 2,
             height: 1,
+            scale: 1,
             arithmetic: Arithmetic::I16,
             latents_given: false,
             latents_hash: None,
@@ -282,7 +295,9 @@ mod tests {
         );
         assert_eq!(Manifest::read(&json).unwrap(), Manifest::example());
         assert!(
-            !["init", "division", "latents_hash", "syntax", "clip_skip"].iter().any(|key| json.contains(key))
+            !["init", "division", "scale", "latents_hash", "syntax", "clip_skip"]
+                .iter()
+                .any(|key| json.contains(key))
         );
     }
 }

@@ -2,6 +2,7 @@
 
 mod additions;
 mod block;
+mod classes;
 mod critic;
 mod embed;
 mod example;
@@ -9,20 +10,25 @@ mod footprint;
 mod gate;
 mod init_image;
 mod manifest;
+mod pixels;
 mod preview;
 mod progress;
 mod replay;
 mod request;
+mod size;
 mod start;
 mod state;
+mod super_resolution;
 mod text_to_image;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::bundle::{Bundle, PipelineKind};
 use crate::clip::ImageError;
 use crate::denoise::SamplerError;
 use crate::denoise::config::ConfigError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Resources};
 use crate::picture::PictureError;
 use crate::tensor::ShapeError;
 use crate::text::encoder::EncodeError;
@@ -31,19 +37,46 @@ use crate::vae;
 pub use crate::denoise::kind::SamplerKind as Sampler;
 pub use additions::Additions;
 pub use block::{BlockList, BlockListError};
+pub use classes::ClassError;
 pub use critic::Critic;
 pub use embed::{Embedded, embed, read_picture};
-pub use example::{EXAMPLE_PROMPT, example};
+pub use example::{example, example_prompt};
 pub use footprint::footprints;
 pub use gate::{Blocked, GateError};
 pub use init_image::{InitImage, Mask};
 pub use manifest::{MANIFEST, Manifest, PARAMETERS};
+pub use pixels::Pixels;
 pub use preview::LatentRgb;
 pub use progress::{Progress, Step};
 pub use replay::{Division, Givens, ManifestError};
-pub use request::{Halfway, Request, RequestError, Size, random_seed};
+pub use request::{Halfway, Request, RequestError, random_seed};
+pub use size::Size;
 pub use state::{State, decode_state, encode_state};
+pub use super_resolution::SuperResolution;
 pub use text_to_image::{Image, Seconds, TextToImage, stages};
+
+/// Draws with a model of whichever kind, as it is; the pictures, and where the time went.
+///
+/// # Errors
+/// [`PipelineError`]; no picture is made then.
+pub fn draw(
+    bundle: &Arc<Bundle>,
+    resources: &Resources,
+    request: &Request,
+    progress: &mut dyn Progress,
+) -> Result<(Vec<Image>, Seconds), PipelineError> {
+    let (bundle, resources) = (bundle.clone(), resources.clone());
+    match bundle.pipeline().kind {
+        PipelineKind::Pixels => {
+            let mut pipeline = Pixels::new(bundle, resources);
+            Ok((pipeline.run(request, progress)?, pipeline.seconds()))
+        }
+        _ => {
+            let mut pipeline = TextToImage::new(bundle, resources);
+            Ok((pipeline.run(request, progress)?, pipeline.seconds()))
+        }
+    }
+}
 
 impl PipelineError {
     /// The network's error, whichever stage met it.

@@ -1,5 +1,6 @@
 //! What a caller is told while a picture is made.
 
+use crate::denoise::run::Observer;
 use crate::tensor::Latents;
 
 /// A step that was done.
@@ -37,3 +38,26 @@ pub trait Progress {
 
 /// For callers who do not want to know.
 impl Progress for () {}
+
+/// Tells the caller of one picture's steps as of the request's.
+pub(super) struct Told<'a> {
+    /// The caller.
+    pub progress: &'a mut dyn Progress,
+    /// The step that the picture began with.
+    pub first: usize,
+    /// Steps of the request that were done before.
+    pub before: usize,
+    /// Steps of the request.
+    pub total: usize,
+}
+
+impl Observer for Told<'_> {
+    fn wants_original(&self) -> bool {
+        self.progress.wants_original()
+    }
+
+    fn after_step(&mut self, done: usize, latents: &Latents, memory: &[f32], original: Option<&Latents>) {
+        let done = self.before + done - self.first;
+        self.progress.step(Step { done, total: self.total, latents, memory, original });
+    }
+}

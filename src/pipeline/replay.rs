@@ -154,6 +154,7 @@ impl Manifest {
         request.sampler =
             Sampler::from_name(&self.sampler).ok_or_else(|| ManifestError::Sampler(self.sampler.clone()))?;
         request.eta = self.eta;
+        request.scale = self.scale;
         request.latents = latents.filter(|_| self.latents_given);
         request.init = init.filter(|_| self.init.is_some());
         Ok(request)

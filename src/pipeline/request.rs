@@ -1,6 +1,6 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
-use super::{InitImage, Sampler};
+use super::{ClassError, InitImage, Sampler, Size};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
 use crate::tensor::Latents;
@@ -11,27 +11,10 @@ use crate::text::{Prompt, PromptTooLong, Syntax};
 pub const SIDE_MAX_PX: usize = 4096;
 /// The most pictures in one request.
 pub const COUNT_MAX: usize = 1000;
-
-/// Width and height of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// In pixels.
-    pub width_px: usize,
-    /// In pixels.
-    pub height_px: usize,
-}
-
-impl Size {
-    /// The size that a model draws when nobody asks for another.
-    pub fn of_model(pipeline: &Pipeline) -> Self {
-        Self { width_px: pipeline.default_width_px, height_px: pipeline.default_height_px }
-    }
-
-    /// The same, with no side longer than `pixels`.
-    pub fn at_most(self, pixels: usize) -> Self {
-        Self { width_px: self.width_px.min(pixels), height_px: self.height_px.min(pixels) }
-    }
-}
+/// The most times that a picture is enlarged.
+const SCALE_MAX: usize = 32;
+/// The largest side of a picture that is enlarged.
+const ENLARGED_MAX_PX: usize = 16384;
 
 /// The state of a picture after some of its steps, to be gone on from.
 #[derive(Debug, Clone)]
@@ -75,6 +58,8 @@ pub struct Request {
     pub latents: Option<Latents>,
     /// A picture to begin from.
     pub init: Option<InitImage>,
+    /// How many pixels of the file each pixel is wide and high, 1 to 32.
+    pub scale: usize,
     /// Go on from here instead of from noise; for one picture alone.
     pub halfway: Option<Halfway>,
 }
@@ -96,6 +81,23 @@ pub enum RequestError {
         /// What was asked for.
         got: usize,
     },
+    /// A picture that would be enlarged too much.
+    #[error(
+        "a scale of {got} is not possible: 1 to {SCALE_MAX}, with no side longer than {ENLARGED_MAX_PX} px"
+    )]
+    Scale {
+        /// What was asked for.
+        got: usize,
+    },
+    /// A network that does not draw pictures by itself.
+    #[error("the UNet of this model takes {} channels and gives {}, expected 3 of both for a picture", got[0], got[1])]
+    PixelChannels {
+        /// Channels of input and output.
+        got: [u64; 2],
+    },
+    /// The prompt names no class.
+    #[error(transparent)]
+    Class(#[from] ClassError),
     /// No picture, or too many.
     #[error("{got} pictures were asked for, expected 1 to {COUNT_MAX}")]
     Count {
@@ -238,6 +240,7 @@ impl Request {
             count: 1,
             latents: None,
             init: None,
+            scale: 1,
             halfway: None,
         })
     }
@@ -251,6 +254,11 @@ impl Request {
         self.check_init(bundle)?;
         self.prompt.words(self.syntax)?;
         self.negative.words(self.syntax)?;
+        let side_px = self.size.width_px.max(self.size.height_px);
+        if !(1..=SCALE_MAX).contains(&self.scale) || self.scale > 1 && side_px * self.scale > ENLARGED_MAX_PX
+        {
+            return Err(RequestError::Scale { got: self.scale });
+        }
         if !(1..=COUNT_MAX).contains(&self.count) {
             return Err(RequestError::Count { got: self.count });
         }

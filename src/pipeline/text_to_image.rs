@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::gate::Gate;
+use super::progress::Told;
 use super::request::draws_parts;
 use super::start::{Encoded, Start};
-use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, Step, footprints};
+use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, footprints};
 use crate::bundle::{Bundle, Component};
 use crate::clip::Concept;
 use crate::denoise::Sampler;
 use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
-use crate::denoise::run::{Condition, Observer, run, skip_noise};
+use crate::denoise::run::{Condition, run, skip_noise};
 use crate::denoise::unet::Unet;
 use crate::engine::Resources;
 use crate::kernels::Arithmetic;
@@ -309,27 +310,8 @@ impl TextToImage {
     }
 }
 
-/// Tells the caller of one picture's steps as of the request's.
-struct Told<'a> {
-    progress: &'a mut dyn Progress,
-    /// The step that the picture began with.
-    first: usize,
-    before: usize,
-    total: usize,
-}
-
-impl Observer for Told<'_> {
-    fn wants_original(&self) -> bool {
-        self.progress.wants_original()
-    }
-
-    fn after_step(&mut self, done: usize, latents: &Latents, memory: &[f32], original: Option<&Latents>) {
-        let done = self.before + done - self.first;
-        self.progress.step(Step { done, total: self.total, latents, memory, original });
-    }
-}
-
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+/// Runs something, and adds the time that it took.
+pub(super) fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();
     *seconds += start.elapsed().as_secs_f64();

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bundle::{Bundle, BundleError, Component};
+use crate::bundle::{Bundle, BundleError, Component, PipelineKind};
 use crate::engine::{Pulse, Resources, Stopped};
 use crate::error::chain;
 use crate::pipeline::{PipelineError, Size, footprints, stages};
@@ -66,6 +66,23 @@ impl Model {
         let identity = identity(path).unwrap_or_default();
         let (peaks, corrupt) = Default::default();
         Ok(Self { name: name.to_owned(), bundle, identity, peaks, corrupt })
+    }
+
+    /// Checks that the daemon draws with models of this kind.
+    ///
+    /// # Errors
+    /// `invalid_value`, with what does.
+    fn check_kind(&self) -> Result<(), ErrorDetail> {
+        match self.bundle.pipeline().kind {
+            PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => Ok(()),
+            kind => {
+                let message = format!(
+                    "the model `{}` is for `tintype generate`: the daemon does not draw {kind}",
+                    self.name
+                );
+                Err(ErrorDetail::new(ErrorCode::InvalidValue, message))
+            }
+        }
     }
 
     /// The most anonymous memory that a picture of this size takes, in bytes; planned once for each size.
@@ -184,6 +201,7 @@ impl Catalogue {
             return Ok(model.clone());
         }
         let model = Model::open(&path, name).map_err(|error| corrupt(name, &chain(&error)))?;
+        model.check_kind()?;
         let model = Arc::new(model);
         models.insert(name.to_owned(), model.clone());
         Ok(model)
@@ -199,6 +217,13 @@ fn read(folder: &Path) -> Result<BTreeMap<String, Arc<Model>>, CatalogueError> {
         let name = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
         let Some(name) = name.filter(|_| path.extension().is_some_and(|e| e == EXTENSION)) else { continue };
         match Model::open(&path, &name) {
+            Ok(model) if model.check_kind().is_err() => {
+                let kind = model.bundle.pipeline().kind;
+                log::warn!(
+                    "{} is left out: the daemon does not draw with models of the kind {kind}",
+                    path.display()
+                );
+            }
             Ok(model) => _ = models.insert(name, Arc::new(model)),
             Err(error) => log::warn!("{} is left out: {}", path.display(), chain(&error)),
         }

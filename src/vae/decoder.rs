@@ -63,31 +63,6 @@ impl VaeDecoder {
             [1, 3, height_px, width_px] => (height_px, width_px),
             _ => (0, 0),
         };
-        let planes = height_px * width_px;
-        let mut pixels = vec![0; output.values.len()];
-        for (at, pixel) in pixels.chunks_exact_mut(3).enumerate() {
-            for (c, byte) in pixel.iter_mut().enumerate() {
-                *byte = to_byte(output.values.get(c * planes + at).copied().unwrap_or(0.0));
-            }
-        }
-        Ok(Rgb8::new(pixels, width_px, height_px)?)
-    }
-}
-
-/// -1..1 -> 0..255, half to even, as numpy's `round` does in diffusers' image processor.
-fn to_byte(x: f32) -> u8 {
-    ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
-}
-
-#[cfg(test)]
-mod tests {
-    use super::to_byte;
-
-    #[test]
-    fn pixels_are_clamped_and_rounded_half_to_even() {
-        let cases = [(-1.0, 0), (1.0, 255), (0.0, 128), (-7.0, 0), (7.0, 255), (f32::NAN, 0)];
-        for (x, byte) in cases {
-            assert_eq!(to_byte(x), byte, "{x}");
-        }
+        Ok(Rgb8::from_planes(&output.values, width_px, height_px)?)
     }
 }

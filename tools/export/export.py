@@ -28,6 +28,7 @@ import torch
 from components import Component, components
 from half import round_parameters, store_half
 from models import LATENT_SIZE, make_scheduler
+from shorten import shorten
 from state import State
 
 OPSET = 18
@@ -36,36 +37,6 @@ TOLERANCE = 1e-4
 # Height of the latents in a reference, in cells: as little as the component takes, the model carries it.
 REFERENCE_HEIGHTS = {"unet": 4}
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
-
-
-def merge_constants(graph: onnx.GraphProto) -> None:
-    """Keep one of each group of equal `Constant` nodes: the exporter writes one wherever one is used."""
-    kept, renamed, nodes = {}, {}, []
-    for node in graph.node:
-        if node.op_type == "Constant":
-            content = b"".join(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
-            first = kept.setdefault(content, node.output[0])
-            if first != node.output[0]:
-                renamed[node.output[0]] = first
-                continue
-        nodes.append(node)
-    rename(nodes, renamed)
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def shorten_values(graph: onnx.GraphProto) -> None:
-    """Number the values between the nodes. The nodes keep their names, which are the paths of the modules."""
-    outputs = {value.name for value in graph.output}
-    inner = [name for node in graph.node for name in node.output if name not in outputs]
-    rename(graph.node, {name: f"v{number}" for number, name in enumerate(inner)})
-
-
-def rename(nodes, renamed: dict[str, str]) -> None:
-    """Replace the names of values wherever the nodes read or write them."""
-    for node in nodes:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
 def export_graph(component: Component, path: Path, weights: str) -> None:
@@ -85,10 +56,7 @@ def export_graph(component: Component, path: Path, weights: str) -> None:
             dynamic_axes=component.axes,
         )
     model = onnx.load(path)
-    for node in model.graph.node:
-        node.doc_string = ""
-    merge_constants(model.graph)
-    shorten_values(model.graph)
+    shorten(model.graph)
     if weights == "f16":
         store_half(model.graph)
     onnx.checker.check_model(model, full_check=True)

@@ -24,6 +24,10 @@ pub struct Shift(pub f32);
 #[derive(Debug)]
 pub struct Add;
 
+/// The product of the same.
+#[derive(Debug)]
+pub struct Multiply;
+
 impl Operation for Activation {
     fn name(&self) -> &'static str {
         "Activation"
@@ -75,38 +79,71 @@ impl Operation for Add {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        let [a, b] = *inputs else { return Err("it takes two inputs".into()) };
-        let batch = a.first().max(b.first()).copied().unwrap_or(1);
-        let counts = [a, b].iter().all(|shape| shape.first().is_none_or(|&n| n == 1 || n == batch));
-        let alike = a.len() == b.len() && a.iter().skip(1).eq(b.iter().skip(1));
-        let vector = b.len() == 2 && a.last() == b.last();
-        if !counts || !(alike || vector) {
-            return Err(format!("{a:?} and {b:?} cannot be added"));
-        }
-        Ok(a.first().map(|_| batch).into_iter().chain(a.iter().skip(1).copied()).collect())
+        paired_shape(inputs)
     }
 
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
-        let batch = shapes.iter().filter_map(|shape| shape.first()).max().copied().unwrap_or(1);
-        let pictures = output.len() / batch;
-        let of = |at: usize, n: usize| {
-            let count = shapes[at].first().copied().unwrap_or(1);
-            inputs[at].chunks_exact(inputs[at].len() / count).nth(n % count).expect("the shapes were checked")
-        };
-        for (n, out) in output.chunks_exact_mut(pictures).enumerate() {
-            let (a, b) = (of(0, n), of(1, n));
-            let is_vector = b.len() < a.len();
-            let len = if is_vector { CHUNK.next_multiple_of(b.len()) } else { CHUNK };
-            threads.for_each_chunk(out, len, |at, out| {
-                let a = &a[at * len..][..out.len()];
-                if is_vector {
-                    let pixels = out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len()));
-                    pixels.for_each(|(out, a)| add(a, b, out));
-                } else {
-                    add(a, &b[at * len..][..out.len()], out);
-                }
-            });
-        }
+        paired(shapes, inputs, output, threads, |a, b| a + b);
+    }
+}
+
+impl Operation for Multiply {
+    fn name(&self) -> &'static str {
+        "Multiply"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        paired_shape(inputs)
+    }
+
+    fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
+        paired(shapes, inputs, output, threads, |a, b| a * b);
+    }
+}
+
+/// The shape that two values, or a map and a vector, come to.
+fn paired_shape(inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let [a, b] = *inputs else { return Err("it takes two inputs".into()) };
+    let batch = a.first().max(b.first()).copied().unwrap_or(1);
+    let counts = [a, b].iter().all(|shape| shape.first().is_none_or(|&n| n == 1 || n == batch));
+    let alike = a.len() == b.len() && a.iter().skip(1).eq(b.iter().skip(1));
+    let vector = b.len() == 2 && a.last() == b.last();
+    if !counts || !(alike || vector) {
+        return Err(format!("{a:?} and {b:?} do not go together"));
+    }
+    Ok(a.first().map(|_| batch).into_iter().chain(a.iter().skip(1).copied()).collect())
+}
+
+/// `f` of each element of the first value and its counterpart in the second.
+fn paired(
+    shapes: &[&[usize]],
+    inputs: &[&[f32]],
+    output: &mut [f32],
+    threads: &Threads,
+    f: impl Fn(f32, f32) -> f32 + Copy + Sync + Send,
+) {
+    let batch = shapes.iter().filter_map(|shape| shape.first()).max().copied().unwrap_or(1);
+    let pictures = output.len() / batch;
+    let of = |at: usize, n: usize| {
+        let count = shapes[at].first().copied().unwrap_or(1);
+        inputs[at].chunks_exact(inputs[at].len() / count).nth(n % count).expect("the shapes were checked")
+    };
+    let zip = |a: &[f32], b: &[f32], out: &mut [f32]| {
+        out.iter_mut().zip(a).zip(b).for_each(|((out, &a), &b)| *out = f(a, b));
+    };
+    for (n, out) in output.chunks_exact_mut(pictures).enumerate() {
+        let (a, b) = (of(0, n), of(1, n));
+        let is_vector = b.len() < a.len();
+        let len = if is_vector { CHUNK.next_multiple_of(b.len()) } else { CHUNK };
+        threads.for_each_chunk(out, len, |at, out| {
+            let a = &a[at * len..][..out.len()];
+            if is_vector {
+                let pixels = out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len()));
+                pixels.for_each(|(out, a)| zip(a, b, out));
+            } else {
+                zip(a, &b[at * len..][..out.len()], out);
+            }
+        });
     }
 }
 
@@ -114,10 +151,4 @@ fn each(input: &[f32], output: &mut [f32], threads: &Threads, f: impl Fn(f32) ->
     threads.for_each_chunk(output, CHUNK, |at, out| {
         out.iter_mut().zip(&input[at * CHUNK..]).for_each(|(out, &x)| *out = f(x));
     });
-}
-
-fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
-    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-        *out = a + b;
-    }
 }

@@ -3,6 +3,7 @@
 mod adapted;
 mod attention;
 mod conv2d;
+mod downsample;
 mod elementwise;
 mod embedding;
 mod geglu;
@@ -80,11 +81,13 @@ fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String>
         Op::Geglu => Arc::new(geglu::Geglu),
         Op::Activation { function } => Arc::new(elementwise::Activation(*function)),
         Op::Add => Arc::new(elementwise::Add),
+        Op::Multiply => Arc::new(elementwise::Multiply),
         Op::Scale { factor } => Arc::new(elementwise::Scale(*factor)),
         Op::Shift { summand } => Arc::new(elementwise::Shift(*summand)),
         Op::Concat => Arc::new(layout::Concat),
         Op::Slice { start, len } => Arc::new(layout::Slice { start: *start, len: *len }),
         Op::Upsample => Arc::new(upsample::Upsample),
+        Op::Downsample => Arc::new(downsample::Downsample),
         Op::TimestepEmbedding { frequencies, cosine_first } => Arc::new(timestep::TimestepEmbedding {
             frequencies: weights.vector(frequencies)?,
             cosine_first: *cosine_first,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::blocks::{Map, downsample, resnet, upsample};
+use super::blocks::{Map, Residual, attention, downsample, resnet, upsample};
 use super::builder::{Builder, Convolution, Groups, Made};
 use super::config::Config;
 use super::{ArchitectureError, Network};
@@ -121,31 +121,18 @@ impl Shape {
     ) -> Result<Map, ArchitectureError> {
         for layer in 0..count {
             let module = format!("{block}.resnets.{layer}");
-            x = Map { value: resnet(b, &module, x, channels, self.groups, None)?, channels };
+            x = resnet(b, &module, x, channels, Residual::plain(self.groups, None))?;
         }
         Ok(x)
     }
 
     fn middle(&self, b: &mut Builder, block: &str, mut x: Map) -> Result<Map, ArchitectureError> {
-        let channels = x.channels;
-        x.value = resnet(b, &format!("{block}.resnets.0"), x, channels, self.groups, None)?;
+        let (channels, residual) = (x.channels, Residual::plain(self.groups, None));
+        x = resnet(b, &format!("{block}.resnets.0"), x, channels, residual)?;
         if self.attends {
-            x.value = self.attention(b, &format!("{block}.attentions.0"), x)?;
+            x.value = attention(b, &format!("{block}.attentions.0"), x, Some(self.groups), 1)?;
         }
-        x.value = resnet(b, &format!("{block}.resnets.1"), x, channels, self.groups, None)?;
-        Ok(x)
-    }
-
-    /// Pixels look at one another, with one head.
-    fn attention(&self, b: &mut Builder, module: &str, x: Map) -> Made {
-        let channels = x.channels;
-        let normed = b.group_norm(&format!("{module}.group_norm"), x.value, channels, self.groups, false)?;
-        let q = b.linear(&format!("{module}.to_q"), normed, [channels; 2], true)?;
-        let k = b.linear(&format!("{module}.to_k"), normed, [channels; 2], true)?;
-        let v = b.linear(&format!("{module}.to_v"), normed, [channels; 2], true)?;
-        let mixed = b.attention(module, [q, k, v], channels, 1, false);
-        let out = b.linear(&format!("{module}.to_out.0"), mixed, [channels; 2], true)?;
-        Ok(b.add(module, out, x.value))
+        resnet(b, &format!("{block}.resnets.1"), x, channels, residual)
     }
 
     fn end(&self, b: &mut Builder, network: &str, x: Map, channels: usize) -> Made {

@@ -48,6 +48,12 @@ impl<'a> Config<'a> {
         self.get("architectures")[0].as_str()
     }
 
+    /// Whether a key is there, be it null.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.known.borrow_mut().insert(key);
+        self.json.get(key).is_some()
+    }
+
     /// A size or count of at least 1.
     pub fn number(&self, key: &'static str, default: Option<usize>) -> Result<usize, ArchitectureError> {
         self.optional(key)?.or(default).ok_or_else(|| self.refuse(key, "a number"))
@@ -60,6 +66,15 @@ impl<'a> Config<'a> {
             value => whole(value)
                 .map(Some)
                 .ok_or_else(|| self.refuse(key, format!("a whole number from 1 to {MAX}"))),
+        }
+    }
+
+    /// A whole number that may be 0.
+    pub fn whole(&self, key: &'static str, default: usize) -> Result<usize, ArchitectureError> {
+        match self.get(key) {
+            Value::Null => Ok(default),
+            Value::Number(number) if number.as_u64() == Some(0) => Ok(0),
+            _ => self.number(key, None),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The networks of Stable Diffusion as diffusers and transformers define them: configuration and weights -> [`Graph`].
+//! Networks as diffusers and transformers define them: configuration and weights -> [`Graph`].
 //!
 //! ONNX says what is computed, node by node. A file of weights says what it is computed with, and its configuration which of
 //! a family of networks it is. So there is a builder for each class, which walks the configuration and emits the same
@@ -13,6 +13,7 @@ mod config;
 mod tiny_autoencoder;
 mod transformer;
 mod unet;
+mod unet_2d;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -166,7 +167,11 @@ pub fn build(
     match component {
         Component::TextEncoder | Component::TextEncoder2 => clip::text_encoder(&config, builder),
         Component::ImageEncoder => clip::image_encoder(&config, builder),
-        Component::Unet => unet::build(&config, builder),
+        Component::Unet => match config.class(&["UNet2DConditionModel", "UNet2DModel"])? {
+            "UNet2DConditionModel" => unet::build(&config, builder),
+            _ => unet_2d::build(&config, builder),
+        },
+        Component::SuperResFirst | Component::SuperResLast => unet_2d::build(&config, builder),
         Component::VaeDecoder | Component::VaeEncoder => {
             let decodes = component == Component::VaeDecoder;
             match config.class(&["AutoencoderKL", "AutoencoderTiny"])? {

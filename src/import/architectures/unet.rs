@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::blocks::{Map, concat, downsample, resnet, upsample};
-use super::builder::{Builder, Convolution, Groups, Made};
+use super::blocks::{Map, Residual, concat, downsample, embedding, resnet, upsample};
+use super::builder::{Builder, Convolution, Groups};
 use super::config::Config;
 use super::transformer::{Transformer, transformer};
 use super::{ArchitectureError, Network};
@@ -210,9 +210,8 @@ impl Shape {
         (level, attends): (Level, bool),
         [time, text]: [Map; 2],
     ) -> Result<Map, ArchitectureError> {
-        let channels = level.channels;
-        let module = format!("{block}.resnets.{layer}");
-        let mut x = Map { value: resnet(b, &module, x, channels, self.groups, Some(time))?, channels };
+        let residual = Residual::plain(self.groups, Some(time));
+        let mut x = resnet(b, &format!("{block}.resnets.{layer}"), x, level.channels, residual)?;
         if attends {
             let module = format!("{block}.attentions.{layer}");
             x.value = transformer(b, &module, x, self.transformer(level, text))?;
@@ -273,11 +272,4 @@ impl Shape {
         }
         Ok(x)
     }
-}
-
-/// Two linear layers with SiLU between them.
-fn embedding(b: &mut Builder, module: &str, x: Value, [from, to]: [usize; 2]) -> Made {
-    let h = b.linear(&format!("{module}.linear_1"), x, [from, to], true)?;
-    let h = b.activation(module, Function::Silu, h);
-    b.linear(&format!("{module}.linear_2"), h, [to, to], true)
 }

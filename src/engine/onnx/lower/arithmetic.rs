@@ -20,7 +20,7 @@ impl Lowering<'_> {
             (other, Meaning::Constant(constant)) => self.add_constant(node, 1, other, &constant),
             (a, b) => {
                 let (a, b) = (self.settle(a)?, self.settle(b)?);
-                self.add_views(&a, &b).or_else(|_| self.add_views(&b, &a))
+                self.paired(Op::Add, &a, &b)
             }
         }
     }
@@ -65,14 +65,19 @@ impl Lowering<'_> {
         Ok(live(self.map_elements(Op::AddPositions { weight }, view)))
     }
 
-    fn add_views(&mut self, a: &View, b: &View) -> Rule {
+    /// Sum or product of two computed values, in whichever order they go together.
+    fn paired(&mut self, op: Op, a: &View, b: &View) -> Rule {
+        self.in_order(op.clone(), a, b).or_else(|_| self.in_order(op, b, a))
+    }
+
+    fn in_order(&mut self, op: Op, a: &View, b: &View) -> Rule {
         let (shape, other) = (self.shape(a.value).to_vec(), self.shape(b.value).to_vec());
         let alike = shape == other && a.dims == b.dims;
         let vector = b.is_vector_per_map(&other)
             && a.is_channels_first(&shape)
             && (shape[0], shape.last()) == (other[0], other.last());
         if alike || vector {
-            return Ok(live(a.with_value(self.emit(Op::Add, &[a.value, b.value], shape))));
+            return Ok(live(a.with_value(self.emit(op, &[a.value, b.value], shape))));
         }
         Err("its inputs are arranged differently".into())
     }
@@ -99,7 +104,9 @@ impl Lowering<'_> {
         if let Meaning::Normalised(norm) = other {
             return self.normalised_weight(norm, &constant);
         }
-        if let Some(number) = self.scalar(node, at).filter(|_| !self.is_timestep(&other)) {
+        // Exporters repeat a timestep for a batch by ones; frequencies make a table of it.
+        let is_table = self.output_shape(node)?.len() > 1;
+        if let Some(number) = self.scalar(node, at).filter(|_| !is_table || !self.is_timestep(&other)) {
             return scale(other, number);
         }
         let Meaning::Live(operand) = other else { return Err("it scales something unfinished".into()) };
@@ -139,6 +146,10 @@ impl Lowering<'_> {
             }
             (Meaning::Moment(x, Moment::Centred), Meaning::Moment(y, Moment::Centred)) if x == y => {
                 Ok(Meaning::Moment(x, Moment::Squared))
+            }
+            (Meaning::Live(a), Meaning::Live(b)) => {
+                let (a, b) = (self.settle_operand(a), self.settle_operand(b));
+                self.paired(Op::Multiply, &a, &b)
             }
             _ => Err("it is the product of two computed values".into()),
         }

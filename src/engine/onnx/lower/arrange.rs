@@ -169,6 +169,21 @@ impl Lowering<'_> {
         let value = self.emit(Op::Upsample, &[map.value], shape.to_vec());
         Ok(live(View::channels_first(value, &shape)))
     }
+
+    pub(super) fn average_pool(&mut self, node: &NodeProto) -> Rule {
+        let map = self.map(node, 0)?;
+        let is = |name: &str, wanted: &[usize], default: bool| {
+            sizes(node, name).map_or(default, |sizes| sizes == wanted)
+        };
+        let halves = is("kernel_shape", &[2, 2], false) && is("strides", &[2, 2], false);
+        if !halves || !is("pads", &[0; 4], true) || integer(node, "ceil_mode", 0) != 0 {
+            return Err("only means of 2 x 2 pixels that do not overlap are supported".into());
+        }
+        let after = self.output_shape(node)?;
+        let shape = [after[0], after[2], after[3], after[1]];
+        let value = self.emit(Op::Downsample, &[map.value], shape.to_vec());
+        Ok(live(View::channels_first(value, &shape)))
+    }
 }
 
 fn resolve(axis: i64, rank: usize) -> Option<usize> {

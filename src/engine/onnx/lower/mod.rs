@@ -113,6 +113,7 @@ impl Lowering<'_> {
             "Concat" => self.concat(node),
             "Pad" => self.pad(node),
             "Resize" | "Upsample" => self.upsample(node),
+            "AveragePool" => self.average_pool(node),
             "Conv" => self.convolution(node),
             "MatMul" => self.matmul(node),
             "Gemm" => self.gemm(node),

@@ -40,12 +40,12 @@ impl Lowering<'_> {
         let ids = self.view(node, 1)?;
         let shape = self.shape(ids.value).to_vec();
         let &[_, channels] = table.shape().as_slice() else { return Err("its table is not a matrix".into()) };
-        if ids != View::whole(ids.value, &shape) || shape.len() != 2 {
-            return Err("its ids are not one row per sentence".into());
+        if ids != View::whole(ids.value, &shape) || !(1..=2).contains(&shape.len()) {
+            return Err("its ids are neither one row per sentence nor one per picture".into());
         }
         let table = self.weight("weight", table);
-        let shape = [shape[0], shape[1], channels];
-        let value = self.emit(Op::Embedding { table }, &[ids.value], shape.to_vec());
+        let shape = [&shape[..], &[channels]].concat();
+        let value = self.emit(Op::Embedding { table }, &[ids.value], shape.clone());
         Ok(live(View::whole(value, &shape)))
     }
 

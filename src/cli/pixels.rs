@@ -1,0 +1,81 @@
+//! `tintype generate` with a model of pixels.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::args::GenerateArgs;
+use super::bar::Bar;
+use super::course::Course;
+use super::error::CliError;
+use super::generate::request;
+use super::memory::Watch;
+use super::model;
+use super::results::{Places, Run};
+use crate::bundle::Bundle;
+use crate::pipeline::{Additions, Pixels, RequestError};
+use crate::text::Prompt;
+
+/// Why flags make no sense.
+const READS_NO_WORDS: &str = "it knows classes, and reads no words";
+const DECODES_NOTHING: &str = "it draws pixels, and has nothing to decode";
+const CANNOT_JUDGE: &str = "it has no CLIP to judge pictures with";
+const BEGINS_WITH_NOISE: &str = "it begins with noise; --latents takes that";
+const HAS_SHORT_STEPS: &str = "its steps are too short to be kept or shown";
+
+/// Draws, writes, and says what was done.
+///
+/// # Errors
+/// [`CliError`]; no picture is written unless all could be made.
+pub fn draw(
+    args: &GenerateArgs,
+    path: &Path,
+    bundle: &Arc<Bundle>,
+    start: Instant,
+    watch: Watch,
+) -> Result<(), CliError> {
+    check_flags(args)?;
+    let resources = model::resources(&args.resources)?;
+    let prompt = Prompt::new(args.prompt.clone().unwrap_or_default()).map_err(RequestError::from)?;
+    let request = request(args, bundle, prompt, None)?;
+    let mut pipeline = Pixels::new(bundle.clone(), resources.clone());
+    pipeline.check(&request)?;
+    let places = Places::new(&args.output, args.save_latents.as_deref(), args.count)?;
+    let bar = Bar::of_run(request.steps_taken(), resources.pulse.clone());
+    let mut course = Course { bar, preview: None, checkpoint: None };
+    let images = pipeline.run(&request, &mut course)?;
+    let results = places.write(&images, &[], &request, bundle, &Additions::default())?;
+    drop(course);
+    let run = Run {
+        model: path,
+        request: &request,
+        seconds: pipeline.seconds(),
+        total: start.elapsed().as_secs_f64(),
+        peaks: watch.peaks(),
+        threads: resources.threads.count(),
+    };
+    results.tell(args.json.then_some(&run))
+}
+
+/// Refuses the flags that are for other pipelines.
+fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
+    let foreign = [
+        ("--negative", !args.picture.negative.is_empty(), READS_NO_WORDS),
+        ("--syntax", args.syntax.is_some(), READS_NO_WORDS),
+        ("--clip-skip", args.clip_skip > 0, READS_NO_WORDS),
+        ("--vae", args.vae.is_some(), DECODES_NOTHING),
+        ("--tile", args.resources.tile.is_some(), DECODES_NOTHING),
+        ("--lora", !args.lora.is_empty(), "LoRAs are for Stable Diffusion's layers"),
+        ("--init-image", args.init.init_image.is_some(), BEGINS_WITH_NOISE),
+        ("--best-of", args.best_of.is_some(), CANNOT_JUDGE),
+        ("--block", args.block.is_some(), CANNOT_JUDGE),
+        ("--checkpoint", args.checkpoint.is_some(), HAS_SHORT_STEPS),
+        ("--preview", args.preview.is_some(), HAS_SHORT_STEPS),
+    ];
+    match foreign.iter().find(|(_, is_given, _)| *is_given) {
+        Some((flag, _, why)) => {
+            Err(CliError::Usage(format!("{flag} is not for a model of pixels: {why}: leave it out")))
+        }
+        None => Ok(()),
+    }
+}

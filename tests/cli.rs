@@ -2,6 +2,8 @@
 
 #[path = "cli/again.rs"]
 mod again;
+#[path = "cli/explain.rs"]
+mod explain;
 mod fixture;
 #[path = "cli/given.rs"]
 mod given;

@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
+use super::explain::ExplainArgs;
 use super::lora_arg::LoraArg;
 use super::quantity::{MemorySize, TileArg};
 use crate::denoise::guidance::GuidanceInterval;
@@ -37,6 +38,8 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Sort pictures by how like a sentence they are
     Rank(RankArgs),
+    /// Show on one sheet how a picture comes about: noise, steps, words
+    Explain(ExplainArgs),
     /// Check that this board computes what the model's maker computed
     Selftest(SelftestArgs),
     /// Measure how long a component or a whole picture takes, and in how much memory

@@ -12,6 +12,7 @@ mod daemon_args;
 mod embed;
 mod environment;
 mod error;
+mod explain;
 mod generate;
 mod import;
 mod inspect;
@@ -73,6 +74,7 @@ impl Command {
             Self::Replay(args) => replay::replay(&args),
             Self::Embed(args) => embed::embed(&args),
             Self::Rank(args) => rank::rank(&args),
+            Self::Explain(args) => explain::explain(&args),
             Self::Selftest(args) => selftest::selftest(&args),
             Self::Bench(args) => bench::bench(&args),
             Self::Serve(args) => serve::serve(&args),

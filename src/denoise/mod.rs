@@ -12,6 +12,7 @@
 //!     sampler.step(i, latents, model_output, noise)          in place, allocating nothing
 //! ```
 
+pub mod attention;
 pub mod config;
 mod consistency;
 pub mod ddim;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attention::{AttentionMap, AttentionRecorder};
 use super::guidance::{self, GuidanceScale};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, Footprint, NamedTensor, Resources};
@@ -21,6 +22,7 @@ pub struct Unet {
     memory_bytes: Option<usize>,
     /// Whether two prompts go through in one pass, once that is known.
     takes_both: Option<bool>,
+    attention: Option<AttentionRecorder>,
 }
 
 /// When a network is asked, and how it is shown the latents.
@@ -48,7 +50,29 @@ impl Unet {
         let timestep_cond = number("time_cond_proj_dim").filter(|_| wants("timestep_cond"));
         let told_sizes = wants("time_ids").then_some(bundle.pipeline().vae_scale_factor);
         let memory_bytes = resources.memory_bytes;
-        Ok(Self { component, class_labels, timestep_cond, told_sizes, memory_bytes, takes_both: None })
+        Ok(Self {
+            component,
+            class_labels,
+            timestep_cond,
+            told_sizes,
+            memory_bytes,
+            takes_both: None,
+            attention: None,
+        })
+    }
+
+    /// The same, and it is recorded from now on what of the prompt the network attends to.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCrossAttention`] if it reads the prompt in another way.
+    pub fn recording_attention(self) -> Result<Self, EngineError> {
+        let (component, layers) = self.component.with_cross_attention("encoder_hidden_states", "sample")?;
+        Ok(Self { component, attention: Some(AttentionRecorder::new(layers)), ..self })
+    }
+
+    /// What was recorded: a map for each token of the prompt.
+    pub fn attention_maps(&self) -> Vec<AttentionMap> {
+        self.attention.as_ref().map_or(Vec::new(), AttentionRecorder::maps)
     }
 
     /// Whether the network is told how strictly to follow the prompt, and so needs to be asked only once.
@@ -75,7 +99,7 @@ impl Unet {
         guidance_scale: GuidanceScale,
     ) -> Result<Vec<f32>, EngineError> {
         let inputs = self.inputs(latents, input, text, guidance_scale);
-        Ok(self.component.run_for("out_sample", &inputs)?.values)
+        self.run(&inputs)
     }
 
     /// As [`Unet::predict`], for two prompts: in one pass over the weights where memory allows it. The result is the same.
@@ -95,12 +119,21 @@ impl Unet {
         }
         let both = if self.takes_both == Some(true) { stacked(&first, &second) } else { None };
         let Some(both) = both else {
-            let first = self.component.run_for("out_sample", &first)?.values;
+            let first = self.run(&first)?;
             return Ok([first, self.component.run_for("out_sample", &second)?.values]);
         };
-        let mut first = self.component.run_for("out_sample", &both)?.values;
+        let mut first = self.run(&both)?;
         let second = first.split_off(first.len() / 2);
         Ok([first, second])
+    }
+
+    /// A pass whose first picture, or only one, is that of the prompt.
+    fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<f32>, EngineError> {
+        let outputs = self.component.run(inputs)?;
+        if let Some(attention) = &mut self.attention {
+            attention.add(&outputs);
+        }
+        Ok(self.component.pick(outputs, "out_sample")?.values)
     }
 
     fn inputs(

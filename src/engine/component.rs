@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tract_core::prelude::*;
 
 use super::EngineError;
+use super::cross_attention::CrossAttention;
 use super::graph::{Graph, Input};
 use super::memory;
 use super::plan::{Plan, PlanError};
@@ -98,6 +99,23 @@ impl Component {
         self.graph = self.graph.without_last_layers(output, count).map_err(refused)?;
         self.planned = None;
         Ok(self)
+    }
+
+    /// Also gives queries and keys of every cross-attention, in which the map made of one input reads the text that is another.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCrossAttention`] if there is none.
+    pub fn with_cross_attention(
+        mut self,
+        text: &str,
+        map: &str,
+    ) -> Result<(Self, Vec<CrossAttention>), EngineError> {
+        let layers = self.graph.show_cross_attention(text, map);
+        if layers.is_empty() {
+            return Err(EngineError::NoCrossAttention { component: self.kind });
+        }
+        self.planned = None;
+        Ok((self, layers))
     }
 
     /// Which component it is.

@@ -13,6 +13,7 @@
 pub mod adapters;
 mod ahead;
 mod component;
+mod cross_attention;
 mod dimensions;
 pub mod graph;
 mod layers;
@@ -28,6 +29,7 @@ mod threads;
 mod weights;
 
 pub use component::{BESIDE_BYTES, Component, Footprint, NamedTensor};
+pub use cross_attention::CrossAttention;
 pub use dimensions::free_dimension;
 pub use pulse::{Pulse, Stopped};
 pub use resources::{Resources, Tile};
@@ -101,6 +103,12 @@ pub enum EngineError {
         wanted: usize,
         /// How many there are.
         got: usize,
+    },
+    /// The network reads no text by attention.
+    #[error("{component} has no cross-attention, so there is nothing to see of where words act")]
+    NoCrossAttention {
+        /// The component.
+        component: bundle::Component,
     },
     /// The plan takes more memory than is allowed.
     #[error(

@@ -173,6 +173,9 @@ pub enum RequestError {
         /// Steps of the request.
         steps: usize,
     },
+    /// Unfinished pictures are to be seen of a model that judges pictures first.
+    #[error("this model has a safety checker, which judges finished pictures: unfinished ones are not shown")]
+    Unjudged,
     /// A decoder from another model that has none.
     #[error("model {name} has no vae_decoder to decode with")]
     NoDecoder {

@@ -19,6 +19,7 @@ use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, S
 use crate::bundle::{Bundle, Component};
 use crate::clip::Concept;
 use crate::denoise::Sampler;
+use crate::denoise::attention::AttentionMap;
 use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
 use crate::denoise::run::{Condition, Observer, run, skip_noise};
@@ -82,6 +83,8 @@ pub struct TextToImage {
     seconds: Seconds,
     division: Option<Division>,
     blocked: Vec<Blocked>,
+    /// A map for each token of the prompt, if that is recorded.
+    attention: Option<Vec<AttentionMap>>,
 }
 
 impl TextToImage {
@@ -89,12 +92,22 @@ impl TextToImage {
     pub fn new(bundle: Arc<Bundle>, resources: Resources) -> Self {
         let (seconds, blocked) = Default::default();
         let decoder = bundle.clone();
-        Self { bundle, decoder, resources, concepts: None, seconds, division: None, blocked }
+        Self { bundle, decoder, resources, concepts: None, seconds, division: None, blocked, attention: None }
     }
 
     /// The same, and no picture is given out that shows one of these concepts.
     pub fn without(self, concepts: Option<Arc<Vec<Concept>>>) -> Self {
         Self { concepts, ..self }
+    }
+
+    /// The same, and it is recorded what of the prompt the UNet attends to.
+    pub(super) fn recording_attention(self) -> Self {
+        Self { attention: Some(Vec::new()), ..self }
+    }
+
+    /// What was recorded in the last run: a map for each token of the prompt.
+    pub(super) fn attention_maps(&self) -> &[AttentionMap] {
+        self.attention.as_deref().unwrap_or_default()
     }
 
     /// The pictures of the last run that were not given out.
@@ -141,7 +154,7 @@ impl TextToImage {
         }
     }
 
-    fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
+    pub(super) fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
         let len = request.latent_shape(&self.bundle).iter().product();
         let run = RunOptions { steps: request.steps, eta: request.eta, len };
         Ok(request.sampler.build(&self.bundle.pipeline().scheduler, run)?)
@@ -263,6 +276,9 @@ impl TextToImage {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
+        if self.attention.is_some() {
+            unet = unet.recording_attention()?;
+        }
         if let Some(expected) = unet.fixed_tokens().filter(|&tokens| tokens != cond.tokens()) {
             return Err(RequestError::Tokens { expected, got: cond.tokens() }.into());
         }
@@ -290,6 +306,7 @@ impl TextToImage {
             })?;
             all.push(latents);
         }
+        self.attention = self.attention.take().map(|_| unet.attention_maps());
         Ok(all)
     }
 

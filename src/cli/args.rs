@@ -142,6 +142,9 @@ pub struct GenerateArgs {
     /// another
     #[arg(long, value_name = "FROM:TO", default_value = "0:1", value_parser = interval)]
     pub guidance_interval: GuidanceInterval,
+    /// Compute the UNet's deep features in every N-th step only, and use them again in between: sooner, and another picture
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub feature_cache: usize,
     /// The share of fresh noise per step, 0 to 1, for ddim and tcd [default: 0 for ddim, 0.3 for tcd]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub eta: Option<f32>,

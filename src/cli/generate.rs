@@ -184,6 +184,7 @@ fn request(
         request.syntax = Syntax::A1111;
     }
     request.guidance_interval = args.guidance_interval;
+    request.feature_cache = args.feature_cache;
     request.eta = args.eta;
     request.count = args.best_of.unwrap_or(args.count);
     request.check_size(bundle)?;

@@ -20,6 +20,7 @@ pub mod ddpm;
 pub mod dpm_solver;
 pub mod euler;
 pub mod euler_ancestral;
+mod feature_cache;
 pub mod guidance;
 mod kept;
 mod keys;
@@ -37,6 +38,7 @@ pub mod tcd;
 pub mod unet;
 pub mod unipc;
 
+pub use feature_cache::FeatureCache;
 pub use kept::Kept;
 pub use prediction::Amplitudes;
 

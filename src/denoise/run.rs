@@ -62,7 +62,9 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<(), EngineError> {
     let mut noise = Vec::new();
+    let first = steps.start;
     for index in steps {
+        unet.begin_step(index - first);
         let (divisor, timestep) = (sampler.input_divisor(index), sampler.timestep(index));
         let input = Input { divisor, timestep, beside: condition.beside };
         let scale = condition.scale_at(index, sampler.steps());

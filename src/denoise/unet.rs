@@ -1,7 +1,9 @@
 //! The network that says, for noisy latents and a prompt, what of them is noise.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::FeatureCache;
 use super::attention::{AttentionMap, AttentionRecorder};
 use super::guidance::{self, GuidanceScale};
 use crate::bundle::{self, Bundle};
@@ -10,6 +12,11 @@ use crate::tensor::{Latents, TextEmbedding};
 
 /// What a pass for two prompts may take where nobody sets a limit, in bytes.
 const BOTH_BYTES: usize = 250_000_000;
+
+/// Which prompts a pass is for.
+const PROMPT: Range<usize> = 0..1;
+const NEGATIVE: Range<usize> = 1..2;
+const BOTH: Range<usize> = 0..2;
 
 /// A UNet and what its configuration says of its inputs.
 pub struct Unet {
@@ -23,6 +30,7 @@ pub struct Unet {
     /// Whether two prompts go through in one pass, once that is known.
     takes_both: Option<bool>,
     attention: Option<AttentionRecorder>,
+    features: Option<FeatureCache>,
 }
 
 /// When a network is asked, and how it is shown the latents.
@@ -58,6 +66,7 @@ impl Unet {
             memory_bytes,
             takes_both: None,
             attention: None,
+            features: None,
         })
     }
 
@@ -68,6 +77,20 @@ impl Unet {
     pub fn recording_attention(self) -> Result<Self, EngineError> {
         let (component, layers) = self.component.with_cross_attention("encoder_hidden_states", "sample")?;
         Ok(Self { component, attention: Some(AttentionRecorder::new(layers)), ..self })
+    }
+
+    /// The same, and deep features are computed in every so many steps alone; in every one, if that is 1.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDeepFeatures`] if there are none.
+    pub fn caching_features(mut self, every: usize) -> Result<Self, EngineError> {
+        self.features = (every > 1).then(|| FeatureCache::new(&mut self.component, every)).transpose()?;
+        Ok(self)
+    }
+
+    /// Says how many steps of a picture are done.
+    pub fn begin_step(&mut self, done: usize) {
+        self.features.iter_mut().for_each(|features| features.begin_step(done));
     }
 
     /// What was recorded: a map for each token of the prompt.
@@ -99,7 +122,7 @@ impl Unet {
         guidance_scale: GuidanceScale,
     ) -> Result<Vec<f32>, EngineError> {
         let inputs = self.inputs(latents, input, text, guidance_scale);
-        self.run(&inputs)
+        self.run(&inputs, PROMPT)
     }
 
     /// As [`Unet::predict`], for two prompts: in one pass over the weights where memory allows it. The result is the same.
@@ -114,23 +137,37 @@ impl Unet {
         guidance_scale: GuidanceScale,
     ) -> Result<[Vec<f32>; 2], EngineError> {
         let [first, second] = texts.map(|text| self.inputs(latents, input, text, guidance_scale));
+        self.features.iter_mut().for_each(|features| features.expect(BOTH));
         if self.takes_both.is_none() {
-            self.takes_both = Some(prepare_both(&mut self.component, &first, self.memory_bytes).is_some());
+            self.takes_both = Some(self.prepare_both(&first));
         }
         let both = if self.takes_both == Some(true) { stacked(&first, &second) } else { None };
         let Some(both) = both else {
-            let first = self.run(&first)?;
-            return Ok([first, self.component.run_for("out_sample", &second)?.values]);
+            let first = self.run(&first, PROMPT)?;
+            return Ok([first, self.run(&second, NEGATIVE)?]);
         };
-        let mut first = self.run(&both)?;
+        let mut first = self.run(&both, BOTH)?;
         let second = first.split_off(first.len() / 2);
         Ok([first, second])
     }
 
-    /// A pass whose first picture, or only one, is that of the prompt.
-    fn run(&mut self, inputs: &[NamedTensor]) -> Result<Vec<f32>, EngineError> {
-        let outputs = self.component.run(inputs)?;
-        if let Some(attention) = &mut self.attention {
+    /// Plans a pass for two prompts, given the inputs for one; `false` if it takes too much.
+    fn prepare_both(&mut self, inputs: &[NamedTensor]) -> bool {
+        let fits = prepare_both(&mut self.component, inputs, self.memory_bytes).is_some();
+        match (&mut self.features, stacked(inputs, inputs)) {
+            (Some(features), Some(both)) if fits => features.prepare(&mut self.component, &both).is_ok(),
+            _ => fits,
+        }
+    }
+
+    /// A pass for some of the prompts.
+    fn run(&mut self, inputs: &[NamedTensor], prompts: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        let is_prompt = prompts.start == PROMPT.start;
+        let outputs = match &mut self.features {
+            Some(features) => features.run(&mut self.component, inputs, prompts)?,
+            None => self.component.run(inputs)?,
+        };
+        if let Some(attention) = self.attention.as_mut().filter(|_| is_prompt) {
             attention.add(&outputs);
         }
         Ok(self.component.pick(outputs, "out_sample")?.values)

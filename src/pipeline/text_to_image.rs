@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::footprint::check_feature_cache;
 use super::gate::Gate;
 use super::request::draws_parts;
 use super::start::{Encoded, Start};
@@ -180,6 +181,7 @@ impl TextToImage {
             footprints(&self.bundle, &own, request.size, &self.resources)?;
             footprints(&self.decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
+        check_feature_cache(&self.bundle, request.feature_cache, request.size, &self.resources)?;
         let texts = self.encode_texts(request, progress)?;
         let encoded = self.encode_picture(request)?;
         let latents = self.denoise(request, &texts, encoded.as_ref(), progress)?;
@@ -276,6 +278,7 @@ impl TextToImage {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
+        unet = unet.caching_features(request.feature_cache)?;
         if self.attention.is_some() {
             unet = unet.recording_attention()?;
         }

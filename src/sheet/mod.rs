@@ -54,8 +54,7 @@ pub fn draw(prompt: &str, subtitle: &str, explanation: &Explanation) -> Rgb8 {
 
     parts.push(heading(
         "1  Training: noise over a picture",
-        "The finished picture, and what training would have shown of it at five of its timesteps t: the latents under more \
-         and more noise, decoded. The network learned to tell the two apart.",
+        "The finished picture, and how training would have shown it at five timesteps t: under more and more noise, decoded.",
     ));
     let first = Cell { picture: picture.clone(), caption: vec!["finished".into()] };
     let noised = noised.iter().map(|noised| cell(&noised.pixels, [format!("t = {}", noised.timestep)]));

@@ -11,7 +11,7 @@ use fixture::{data, npz, relative_l2, root};
 use serde_json::Value;
 use tintype::bundle::{Bundle, Component};
 use tintype::denoise::guidance::GuidanceScale;
-use tintype::engine::{EngineError, Resources, Threads};
+use tintype::engine::{EngineError, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 use tintype::kernels::Arithmetic;
 use tintype::pipeline::{Explanation, PipelineError, Request, RequestError, Size, TextToImage, explain};
@@ -131,6 +131,38 @@ fn sheets_of_every_kind_are_drawn() {
     let long = high("a 딸기 🍓", 1, Size { width_px: 16, height_px: 256 });
     assert_eq!(long, high("a 딸기 🍓", 1, Size { width_px: 16, height_px: 128 }), "pictures are scaled down");
     high(&"wordwithoutend".repeat(100), 1, size);
+}
+
+#[test]
+fn cross_attention_is_found_in_every_topology() {
+    let topologies = [
+        ("sd15-opset14", 10),
+        ("sd15-opset17-fixed", 10),
+        ("sd15-dynamo", 10),
+        ("sd21", 10),
+        ("sdxl", 11),
+        ("lcm", 10),
+        ("bk-sdm-tiny", 9),
+    ];
+    for (name, expected) in topologies {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (data("topologies").join(name), folder.path().join("model.tintype"));
+        import::import(&source, &target, Precision::F16, &mut |_, _| ()).unwrap();
+        let bundle = Arc::new(Bundle::open(&target).unwrap());
+        let unet = tintype::engine::Component::load(&bundle, Component::Unet, &resources()).unwrap();
+        let (mut unet, layers) = unet.with_cross_attention("encoder_hidden_states", "sample").unwrap();
+        let reference = npz(&source.join("unet/reference.npz"));
+        let named = reference.iter().map(|(name, a)| NamedTensor::new(name, &a.shape, a.values.clone()));
+        let outputs = unet.run(&named.collect::<Vec<_>>()).unwrap();
+        println!("{name}: {} layers", layers.len());
+        let shape = |name: &str| &outputs.iter().find(|output| output.name == name).unwrap().shape;
+        let tokens = reference["encoder_hidden_states"].shape[1];
+        for layer in &layers {
+            assert_eq!(shape(&layer.queries).len(), 4, "{name}: a map");
+            assert_eq!(shape(&layer.keys)[1..2], [tokens], "{name}: tokens");
+        }
+        assert_eq!(layers.len(), expected, "{name}");
+    }
 }
 
 #[test]

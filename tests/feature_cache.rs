@@ -100,18 +100,19 @@ fn what_is_not_used_again_changes_no_bit() {
 
 #[test]
 fn one_prompt_at_a_time_gives_the_same_bits() {
-    let (_folder, bundle) = open();
+    let bundle = Arc::new(Bundle::open(&fixture::root("models/emoji.tintype")).unwrap());
     let size = Size { width_px: 128, height_px: 128 };
     // What only just is not enough for both.
     let unet = [bundle::Component::Unet];
     let memory_bytes = Some(footprints(&bundle, &unet, size, &resources()).unwrap()[0].peak_anon_bytes);
-    let [channels, height, width] = [4, size.height_px / 4, size.width_px / 4];
+    let request = Request { size, ..Request::new(&bundle, Prompt::new("").unwrap(), 0).unwrap() };
+    let [_, channels, height, width] = request.latent_shape(&bundle);
     let noise = |seed, len: usize| {
         let mut noise = vec![0.0; len];
         TorchGenerator::new(seed).fill_normal(&mut noise);
         noise
     };
-    let text = |seed| TextEmbedding::new(noise(seed, 77 * 16), 77, 16).unwrap();
+    let text = |seed| TextEmbedding::new(noise(seed, 24 * 128), 24, 128).unwrap();
     let (texts, scale) = ([text(1), text(2)], GuidanceScale::new(3.0).unwrap());
     let predict = |resources: Resources, guided: [bool; 4]| {
         let mut unet = Unet::load(&bundle, &resources).unwrap().caching_features(3).unwrap();

@@ -102,14 +102,13 @@ fn stripes_give_the_whole_picture_in_the_memory_that_was_planned() {
 
 /// A UNet for two prompts, one after the other and both together, in steps that share their deep features.
 fn features_are_held_in_the_memory_that_was_planned() {
-    let (_folder, bundle) = open("tiny");
+    let bundle = Arc::new(Bundle::open(&fixture::root("models/emoji.tintype")).unwrap());
     let mut unet = Component::load(&bundle, Kind::Unet, &Resources::new(Threads::new(1))).unwrap();
     let mut features = FeatureCache::new(&mut unet, 2).unwrap();
-    let size = Size { width_px: 512, height_px: 640 };
+    let size = Size { width_px: 512, height_px: 384 };
     let one = example(&bundle, Kind::Unet, unet.inputs(), size);
-    let doubled = |input: &NamedTensor| match input.name.as_str() {
-        "timestep" => NamedTensor::new("timestep", &[2], input.values.repeat(2)),
-        name => NamedTensor::new(name, &[&[2], &input.shape[1..]].concat(), input.values.repeat(2)),
+    let doubled = |input: &NamedTensor| {
+        NamedTensor::new(&input.name, &[&[2], &input.shape[1..]].concat(), input.values.repeat(2))
     };
     let both: Vec<NamedTensor> = one.iter().map(doubled).collect();
     for (inputs, passes) in [(&one, &[0..1, 1..2][..]), (&both, &[0..2])] {

@@ -14,6 +14,7 @@ use crate::bundle::{Bundle, Component};
 use crate::denoise::noise::TorchGenerator;
 use crate::engine::Resources;
 use crate::tensor::{Latents, Rgb8};
+use crate::text::Word;
 use crate::text::encoder::TextEncoder;
 use crate::vae::VaeDecoder;
 
@@ -86,12 +87,7 @@ pub fn explain(
     let words = TextEncoder::load(bundle, resources)?.words(&request.prompt)?;
     let mut course = Course { progress, originals: Vec::with_capacity(request.steps) };
     let image = pipeline.run(request, &mut course)?.remove(0);
-    let maps = pipeline.attention_maps();
-    let words = words.into_iter().filter_map(|word| {
-        let map = AttentionMap::sum(maps.get(word.tokens)?)?;
-        Some((word.text, map))
-    });
-    let words = words.collect();
+    let words = with_maps(words, pipeline.attention_maps());
 
     let mut decoder = VaeDecoder::load(bundle, resources)?;
     let noised = noised(request, bundle, &image.latents)?.into_iter().map(|(timestep, latents)| {
@@ -112,6 +108,12 @@ pub fn explain(
         trajectory.iter_mut().zip(scores).for_each(|(predicted, score)| predicted.similarity = Some(score));
     }
     Ok(Explanation { image, noised, trajectory, words })
+}
+
+/// The words, each with the sum of the maps of its tokens.
+fn with_maps(words: Vec<Word>, maps: &[AttentionMap]) -> Vec<(String, AttentionMap)> {
+    let with_map = |word: Word| Some((word.text, AttentionMap::sum(maps.get(word.tokens)?)?));
+    words.into_iter().filter_map(with_map).collect()
 }
 
 /// The latents under the noise of the seed, at timesteps of training that are evenly apart, the last one among them.

@@ -32,10 +32,11 @@ pub fn fitted(text: &str, room_px: usize) -> String {
 pub fn wrapped(text: &str, room_px: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let longer = lines.last().map(|line| format!("{line} {word}"));
-        match longer.filter(|line| width_px(line) <= room_px) {
-            Some(longer) => _ = lines.pop().map(|_| lines.push(longer)),
-            None => lines.push(fitted(word, room_px)),
+        match lines.last_mut() {
+            Some(line) if width_px(line) + width_px(" ") + width_px(word) <= room_px => {
+                line.extend([" ", word]);
+            }
+            _ => lines.push(fitted(word, room_px)),
         }
     }
     lines

@@ -26,6 +26,7 @@ pub mod pipeline;
 pub mod process;
 pub mod protocol;
 pub mod serve;
+pub mod sheet;
 pub mod tensor;
 pub mod tensor_file;
 pub mod text;

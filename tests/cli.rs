@@ -2,6 +2,8 @@
 
 #[path = "cli/again.rs"]
 mod again;
+#[path = "cli/explain.rs"]
+mod explain;
 mod fixture;
 #[path = "cli/given.rs"]
 mod given;
@@ -131,6 +133,22 @@ fn guidance_in_a_part_of_the_steps_is_named_in_the_picture() {
     assert!(says(&partly) && !says(&whole));
     std::fs::write(place.path("partly.png"), partly).unwrap();
     works(&place.run(["replay", "partly.png", "--check", "--model", "tiny.tintype"]));
+}
+
+#[test]
+fn features_that_are_used_again_are_named_in_the_picture() {
+    let place = Place::new();
+    let draw = |more: &[&str]| {
+        works(&place.draw(&[&["--seed", "1", "--guidance", "4", "--steps", "5"], more].concat()));
+        std::fs::read(place.path("out.png")).unwrap()
+    };
+    let (exact, cached) = (draw(&[]), draw(&["--feature-cache", "2"]));
+    assert_eq!(exact, draw(&["--feature-cache", "1"]));
+    let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("\"feature_cache\":2");
+    assert!(says(&cached) && !says(&exact));
+    std::fs::write(place.path("cached.png"), &cached).unwrap();
+    works(&place.run(["replay", "cached.png", "--check", "--model", "tiny.tintype"]));
+    fails(&place.draw(&["--feature-cache", "0"]), 2, &["a feature cache of 0 steps"]);
 }
 
 #[test]

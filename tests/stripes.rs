@@ -10,6 +10,7 @@ use std::sync::Arc;
 use fixture::{data, relative_l2};
 use peak_alloc::PeakAlloc;
 use tintype::bundle::{Bundle, Component as Kind};
+use tintype::denoise::FeatureCache;
 use tintype::engine::{
     BESIDE_BYTES, Component, EngineError, Footprint, NamedTensor, Resources, Threads, Tile,
 };
@@ -95,6 +96,33 @@ fn stripes_give_the_whole_picture_in_the_memory_that_was_planned() {
         }
         let (_, planned, _) = run(&bundle, kind, Tile::Auto, Some(least)).unwrap();
         assert!(planned.peak_anon_bytes <= least, "what is said to be needed is enough");
+    }
+    features_are_held_in_the_memory_that_was_planned();
+}
+
+/// A UNet for two prompts, one after the other and both together, in steps that share their deep features.
+fn features_are_held_in_the_memory_that_was_planned() {
+    let bundle = Arc::new(Bundle::open(&fixture::root("models/emoji.tintype")).unwrap());
+    let mut unet = Component::load(&bundle, Kind::Unet, &Resources::new(Threads::new(1))).unwrap();
+    let mut features = FeatureCache::new(&mut unet, 2).unwrap();
+    let size = Size { width_px: 512, height_px: 384 };
+    let one = example(&bundle, Kind::Unet, unet.inputs(), size);
+    let doubled = |input: &NamedTensor| {
+        NamedTensor::new(&input.name, &[&[2], &input.shape[1..]].concat(), input.values.repeat(2))
+    };
+    let both: Vec<NamedTensor> = one.iter().map(doubled).collect();
+    for (inputs, batch) in [(&one, 1), (&both, 2)] {
+        let planned = features.prepare(&mut unet, inputs).unwrap();
+        let before = ALLOCATOR.current_usage();
+        ALLOCATOR.reset_peak_usage();
+        for step in 0..4 {
+            features.begin_step(step);
+            for first in (0..2).step_by(batch) {
+                features.run(&mut unet, inputs, first..first + batch).unwrap();
+            }
+        }
+        fits(ALLOCATOR.peak_usage() - before, planned, &format!("features, {batch} at a time"));
+        features.begin_step(0);
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
+use super::explain::ExplainArgs;
 use super::lora_arg::LoraArg;
+use super::picture_args::PictureArgs;
 use super::quantity::{MemorySize, TileArg};
 use crate::denoise::guidance::GuidanceInterval;
-use crate::pipeline::Sampler;
 
 /// Pictures from words on small boards, offline.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Sort pictures by how like a sentence they are
     Rank(RankArgs),
+    /// Show on one sheet how a picture comes about: noise, steps, words
+    Explain(ExplainArgs),
     /// Check that this board computes what the model's maker computed
     Selftest(SelftestArgs),
     /// Measure how long a component or a whole picture takes, and in how much memory
@@ -71,38 +73,6 @@ pub struct ResourceArgs {
     /// Multiply in f32 alone, so that every machine gives the same bytes; slower where there are dot products of integers
     #[arg(long)]
     pub deterministic: bool,
-}
-
-/// What a picture is to be like, beside its prompt.
-#[derive(Debug, clap::Args)]
-pub struct PictureArgs {
-    /// What to stay away from
-    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
-    pub negative: String,
-    /// Steps of the sampler, 1 to 1000 [default: the model's own]
-    #[arg(long, value_name = "N")]
-    pub steps: Option<usize>,
-    /// How strictly to follow the prompt; 1 or less turns guidance off [default: the model's own]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub guidance: Option<f32>,
-    /// How to get from noise to the picture [default: the model's own]
-    #[arg(long, value_name = "NAME", value_parser = samplers())]
-    pub sampler: Option<Sampler>,
-    /// The seed; the same seed gives the same picture [default: a random one]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Width in pixels [default: the model's own]
-    #[arg(long, value_name = "PX")]
-    pub width: Option<usize>,
-    /// Height in pixels [default: the model's own]
-    #[arg(long, value_name = "PX")]
-    pub height: Option<usize>,
-}
-
-/// Reads a sampler's name.
-fn samplers() -> impl TypedValueParser<Value = Sampler> {
-    let names = PossibleValuesParser::new(Sampler::ALL.map(Sampler::name));
-    names.try_map(|name| Sampler::from_name(&name).ok_or("no sampler has this name"))
 }
 
 /// Reads `FROM:TO`.
@@ -142,6 +112,9 @@ pub struct GenerateArgs {
     /// another
     #[arg(long, value_name = "FROM:TO", default_value = "0:1", value_parser = interval)]
     pub guidance_interval: GuidanceInterval,
+    /// Compute the UNet's deep features in every N-th step only, and use them again in between: sooner, and another picture
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub feature_cache: usize,
     /// The share of fresh noise per step, 0 to 1, for ddim and tcd [default: 0 for ddim, 0.3 for tcd]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub eta: Option<f32>,

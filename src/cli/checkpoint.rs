@@ -13,6 +13,8 @@ use crate::pipeline::{Halfway, Manifest, State, Step, decode_state, encode_state
 pub struct Checkpoint {
     path: PathBuf,
     identity: String,
+    /// States can be gone on from behind multiples of so many steps.
+    every: usize,
     has_failed: bool,
 }
 
@@ -76,11 +78,19 @@ impl Kept {
 impl Checkpoint {
     /// A file for the state of this picture.
     pub fn new(path: &Path, picture: &Manifest) -> Self {
-        Self { path: path.to_owned(), identity: picture.to_json(), has_failed: false }
+        Self {
+            path: path.to_owned(),
+            identity: picture.to_json(),
+            every: picture.feature_cache,
+            has_failed: false,
+        }
     }
 
-    /// Keeps the state after a step. A run goes on without it if it cannot be kept, and says so once.
+    /// Keeps the state after a step, if it can be gone on from. A run goes on without it if it cannot be kept, and says so once.
     pub fn save(&mut self, step: &Step) {
+        if !step.done.is_multiple_of(self.every) {
+            return;
+        }
         let bytes = encode_state(&self.identity, step.done, step.latents, step.memory);
         match output::write_atomically(&self.path, &bytes) {
             Err(error) if !self.has_failed => {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::args::{PictureArgs, ResourceArgs};
+use super::args::ResourceArgs;
+use super::picture_args::PictureArgs;
 use super::quantity::MemorySize;
 use crate::machine::THERMAL;
 

@@ -135,7 +135,12 @@ impl CliError {
         if let Some(EngineError::Memory { .. } | EngineError::OutOfMemory { .. }) = self.engine() {
             return 5;
         }
-        if let Some(EngineError::Layers { .. }) = self.engine() {
+        if let Some(
+            EngineError::Layers { .. }
+            | EngineError::NoCrossAttention { .. }
+            | EngineError::NoDeepFeatures { .. },
+        ) = self.engine()
+        {
             return 2;
         }
         if let Self::Client(ClientError::Refused(error)) | Self::Job { error, .. } = self {

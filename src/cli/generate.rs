@@ -14,6 +14,7 @@ use super::course::Course;
 use super::error::CliError;
 use super::memory::Watch;
 use super::model;
+use super::picture_args::PictureArgs;
 use super::pixels;
 use super::preview::{Place, Preview};
 use super::results::{Places, Run};
@@ -202,28 +203,39 @@ pub fn request(
     prompt: Prompt,
     kept_seed: Option<u64>,
 ) -> Result<Request, CliError> {
-    let picture = &args.picture;
-    let seed = picture.seed.or(kept_seed).unwrap_or_else(random_seed);
-    let mut request = Request::new(bundle, prompt, seed)?;
-    request.negative = Prompt::new(picture.negative.clone()).map_err(RequestError::from)?;
+    let mut request = plain_request(&args.picture, bundle, prompt, kept_seed)?;
     request.clip_skip = args.clip_skip;
     if args.syntax == Some(SyntaxArg::A1111) {
         request.syntax = Syntax::A1111;
     }
+    request.guidance_interval = args.guidance_interval;
+    request.feature_cache = args.feature_cache;
+    request.eta = args.eta;
+    request.scale = args.scale;
+    request.count = args.best_of.unwrap_or(args.count);
+    request.check_size(bundle)?;
+    let Givens { latents, init } = givens(args.latents.as_deref(), &args.init, request.size)?;
+    (request.latents, request.init) = (latents, init);
+    Ok(request)
+}
+
+/// A request for a picture that is drawn from words alone; a seed that was kept is for where none is given.
+pub fn plain_request(
+    picture: &PictureArgs,
+    bundle: &Bundle,
+    prompt: Prompt,
+    kept_seed: Option<u64>,
+) -> Result<Request, CliError> {
+    let seed = picture.seed.or(kept_seed).unwrap_or_else(random_seed);
+    let mut request = Request::new(bundle, prompt, seed)?;
+    request.negative = Prompt::new(picture.negative.clone()).map_err(RequestError::from)?;
     request.size.width_px = picture.width.unwrap_or(request.size.width_px);
     request.size.height_px = picture.height.unwrap_or(request.size.height_px);
     request.steps = picture.steps.unwrap_or(request.steps);
     if let Some(scale) = picture.guidance {
         request.guidance_scale = GuidanceScale::new(scale).map_err(RequestError::from)?;
     }
-    request.guidance_interval = args.guidance_interval;
-    request.eta = args.eta;
-    request.scale = args.scale;
     request.sampler = picture.sampler.unwrap_or(request.sampler);
-    request.count = args.best_of.unwrap_or(args.count);
-    request.check_size(bundle)?;
-    let Givens { latents, init } = givens(args.latents.as_deref(), &args.init, request.size)?;
-    (request.latents, request.init) = (latents, init);
     Ok(request)
 }
 

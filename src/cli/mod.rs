@@ -12,12 +12,14 @@ mod daemon_args;
 mod embed;
 mod environment;
 mod error;
+mod explain;
 mod generate;
 mod import;
 mod inspect;
 mod lora_arg;
 mod memory;
 mod model;
+mod picture_args;
 mod pixels;
 mod places;
 mod preview;
@@ -74,6 +76,7 @@ impl Command {
             Self::Replay(args) => replay::replay(&args),
             Self::Embed(args) => embed::embed(&args),
             Self::Rank(args) => rank::rank(&args),
+            Self::Explain(args) => explain::explain(&args),
             Self::Selftest(args) => selftest::selftest(&args),
             Self::Bench(args) => bench::bench(&args),
             Self::Serve(args) => serve::serve(&args),

@@ -9,6 +9,7 @@ use super::dpm_solver::DpmSolver;
 use super::euler::Euler;
 use super::euler_ancestral::EulerAncestral;
 use super::lcm::Lcm;
+use super::schedule::Schedule;
 use super::tcd::Tcd;
 use super::unipc::UniPc;
 use super::{Sampler, SamplerError};
@@ -109,6 +110,15 @@ impl SamplerKind {
     /// Whether the sampler can do what this configuration asks for.
     pub fn can_follow(self, scheduler: &Value) -> bool {
         self.build(scheduler, RunOptions { steps: 1, eta: None, len: 0 }).is_ok()
+    }
+
+    /// The noise of training, as the sampler reads it in this scheduler configuration.
+    ///
+    /// # Errors
+    /// [`SamplerError::Config`], [`SamplerError::Schedule`].
+    pub fn schedule(self, scheduler: &Value) -> Result<Schedule, SamplerError> {
+        let object = scheduler.as_object().ok_or(ConfigError::NotAnObject)?;
+        Ok(Schedule::new(&SchedulerConfig::from_object(object, self)?)?)
     }
 
     /// The share of fresh noise that the sampler takes where nobody chooses; `None` if there is nothing to choose.

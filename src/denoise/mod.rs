@@ -12,6 +12,7 @@
 //!     sampler.step(i, latents, model_output, noise)          in place, allocating nothing
 //! ```
 
+pub mod attention;
 pub mod config;
 mod consistency;
 pub mod ddim;
@@ -19,6 +20,7 @@ pub mod ddpm;
 pub mod dpm_solver;
 pub mod euler;
 pub mod euler_ancestral;
+mod feature_cache;
 pub mod guidance;
 mod kept;
 mod keys;
@@ -39,6 +41,7 @@ pub mod unclip;
 pub mod unet;
 pub mod unipc;
 
+pub use feature_cache::FeatureCache;
 pub use kept::Kept;
 pub use prediction::Amplitudes;
 

@@ -62,8 +62,9 @@ pub fn run(
     generator: &mut TorchGenerator,
     observer: &mut dyn Observer,
 ) -> Result<(), EngineError> {
-    let total = sampler.steps();
+    let (total, first) = (sampler.steps(), steps.start);
     let mut ask = |latents: &Latents, At { index, timestep, divisor }: At| {
+        unet.begin_step(index - first);
         let input = Input { divisor, timestep, beside: condition.beside };
         let scale = condition.guidance_interval.scale(condition.guidance_scale, index, total);
         predict(unet, condition, scale, latents, input)

@@ -14,6 +14,7 @@
 
 use std::f64::consts::FRAC_PI_2;
 
+use super::Amplitudes;
 use super::config::{Betas, PredictionType, SchedulerConfig, TimestepSpacing};
 use crate::kernels::elementary::sin_cos;
 
@@ -111,7 +112,16 @@ impl Schedule {
         self.final_alpha_cumprod
     }
 
-    /// The same as a table of its own, with as much of the picture left at the last timestep as f32 can hold beside the noise:
+    /// Latents as training shows them at one of its timesteps: under noise, of as many values and unit variance.
+    ///
+    /// # Panics
+    /// If there is no such timestep.
+    pub fn add_noise(&self, latents: &[f32], noise: &[f32], timestep: usize) -> Vec<f32> {
+        let amplitudes = Amplitudes::of(self.alphas_cumprod[timestep]);
+        latents.iter().zip(noise).map(|(&x, &z)| amplitudes.mix(x, z)).collect()
+    }
+
+    /// [`alphas_cumprod`](Self::alphas_cumprod) as a table of its own, with as much of the picture left at the last timestep as f32 can hold beside the noise:
     /// where noise is measured relative to the picture, none at all would be infinitely much.
     ///
     /// Source of the number: diffusers 0.42.1, `scheduling_euler_discrete.py`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attention::AttentionMap;
 use super::guidance::{self, GuidanceScale};
 use super::network::Network;
 use crate::bundle::{self, Bundle};
@@ -43,6 +44,32 @@ impl Unet {
         let timestep_cond = number("time_cond_proj_dim").filter(|_| wants("timestep_cond"));
         let told_sizes = wants("time_ids").then_some(bundle.pipeline().vae_scale_factor);
         Ok(Self { network, class_labels, timestep_cond, told_sizes })
+    }
+
+    /// The same, and it is recorded from now on what of the prompt the network attends to.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCrossAttention`] if it reads the prompt in another way.
+    pub fn recording_attention(self) -> Result<Self, EngineError> {
+        Ok(Self { network: self.network.recording_attention()?, ..self })
+    }
+
+    /// The same, and deep features are computed in every so many steps alone; in every one, if that is 1.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDeepFeatures`] if there are none.
+    pub fn caching_features(self, every: usize) -> Result<Self, EngineError> {
+        Ok(Self { network: self.network.caching_features(every)?, ..self })
+    }
+
+    /// Says how many steps of a picture are done.
+    pub fn begin_step(&mut self, done: usize) {
+        self.network.begin_step(done);
+    }
+
+    /// What was recorded: a map for each token of the prompt.
+    pub fn attention_maps(&self) -> Vec<AttentionMap> {
+        self.network.attention_maps()
     }
 
     /// Whether the network is told how strictly to follow the prompt, and so needs to be asked only once.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tract_core::prelude::*;
 
 use super::EngineError;
+use super::cross_attention::CrossAttention;
 use super::graph::{Graph, Input};
 use super::memory;
 use super::plan::{Plan, PlanError};
@@ -40,6 +41,8 @@ pub struct Component {
     weights: Weights,
     resources: Resources,
     planned: Option<Planned>,
+    /// What is held for the component while it runs, beside the values of its plan.
+    beside_bytes: usize,
 }
 
 /// The plan that was made last.
@@ -86,7 +89,7 @@ impl Component {
         let striped = matches!(kind, bundle::Component::VaeDecoder | bundle::Component::VaeEncoder);
         let tile = if striped { resources.tile } else { Tile::Off };
         let resources = Resources { tile, ..resources.clone() };
-        Ok(Self { kind, graph, weights, resources, planned: None })
+        Ok(Self { kind, graph, weights, resources, planned: None, beside_bytes: 0 })
     }
 
     /// Leaves out the last layers before `output`, which alone is left of the outputs.
@@ -98,6 +101,50 @@ impl Component {
         self.graph = self.graph.without_last_layers(output, count).map_err(refused)?;
         self.planned = None;
         Ok(self)
+    }
+
+    /// Also gives queries and keys of every cross-attention, in which the map made of one input reads the text that is another.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCrossAttention`] if there is none.
+    pub fn with_cross_attention(
+        mut self,
+        text: &str,
+        map: &str,
+    ) -> Result<(Self, Vec<CrossAttention>), EngineError> {
+        let layers = self.graph.show_cross_attention(text, map);
+        if layers.is_empty() {
+            return Err(EngineError::NoCrossAttention { component: self.kind });
+        }
+        self.planned = None;
+        Ok((self, layers))
+    }
+
+    /// Also gives its [`DEEP_FEATURES`](super::DEEP_FEATURES), and returns the part, over the same weights, that is left when it is
+    /// given these.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDeepFeatures`] if there are none.
+    pub fn split_at_deep_features(&mut self) -> Result<Self, EngineError> {
+        let parts = self.graph.split_at_deep_features();
+        let [whole, graph] = parts.ok_or(EngineError::NoDeepFeatures { component: self.kind })?;
+        (self.graph, self.planned) = (whole, None);
+        let (weights, resources) = (self.weights.clone(), self.resources.clone());
+        Ok(Self { kind: self.kind, graph, weights, resources, planned: None, beside_bytes: 0 })
+    }
+
+    /// Counts so many bytes to what the component takes, which its caller holds for it.
+    pub fn hold_beside(&mut self, bytes: usize) {
+        if bytes != self.beside_bytes {
+            (self.beside_bytes, self.planned) = (bytes, None);
+        }
+    }
+
+    /// Gives memory back that is kept for the next run.
+    pub fn rest(&mut self) {
+        if let Some(planned) = &mut self.planned {
+            planned.kept = None;
+        }
     }
 
     /// Which component it is.
@@ -119,6 +166,16 @@ impl Component {
         let peak_anon_bytes = BESIDE_BYTES + peak_bytes;
         let (stripe_rows, f16_maps) = plan.stripes().map_or((None, false), |s| (Some(s.stripe), s.half));
         Ok(Footprint { peak_anon_bytes, stripe_rows, f16_maps })
+    }
+
+    /// The shape that an output has for inputs of these shapes.
+    ///
+    /// # Errors
+    /// As [`Component::prepare`], and [`EngineError::MissingOutput`].
+    pub fn output_shape(&mut self, name: &str, inputs: &[NamedTensor]) -> Result<Vec<usize>, EngineError> {
+        let at = self.graph.outputs.iter().position(|output| output.name == name);
+        let at = at.ok_or_else(|| self.missing(name))?;
+        Ok(self.plan_for(inputs)?.plan.output_shape(at))
     }
 
     /// Whether what was planned last is worked on in stripes.
@@ -161,10 +218,10 @@ impl Component {
 
     /// Makes sure, once, that there is the memory that the plan needs.
     fn claim_memory(&mut self) -> Result<(), EngineError> {
-        let component = self.kind;
+        let (component, beside_bytes) = (self.kind, self.beside_bytes);
         match &mut self.planned {
             Some(Planned { kept: kept @ None, peak_bytes: needed, .. }) => {
-                if !memory::is_available(*needed) {
+                if !memory::is_available(*needed - beside_bytes) {
                     return Err(EngineError::OutOfMemory { component, needed: *needed });
                 }
                 *kept = Some(Arc::new(allocator::keep_within(*needed)));
@@ -248,7 +305,7 @@ impl Component {
             PlanError::Node { node, reason } => EngineError::Node { component, node, reason },
             PlanError::Tract(source) => EngineError::Run { component, source },
         })?;
-        let peak_bytes = made.peak_bytes(self.resources.threads.count());
+        let peak_bytes = made.peak_bytes(self.resources.threads.count()) + self.beside_bytes;
         let needed = BESIDE_BYTES + peak_bytes;
         match self.resources.memory_bytes {
             Some(available) if needed > available => {

@@ -13,6 +13,8 @@
 pub mod adapters;
 mod ahead;
 mod component;
+mod cross_attention;
+mod deep;
 mod dimensions;
 pub mod graph;
 mod layers;
@@ -28,6 +30,8 @@ mod threads;
 mod weights;
 
 pub use component::{BESIDE_BYTES, Component, Footprint, NamedTensor};
+pub use cross_attention::CrossAttention;
+pub use deep::DEEP_FEATURES;
 pub use dimensions::free_dimension;
 pub use pulse::{Pulse, Stopped};
 pub use resources::{Resources, Tile};
@@ -101,6 +105,20 @@ pub enum EngineError {
         wanted: usize,
         /// How many there are.
         got: usize,
+    },
+    /// The network reads no text by attention.
+    #[error("{component} has no cross-attention, so there is nothing to see of where words act")]
+    NoCrossAttention {
+        /// The component.
+        component: bundle::Component,
+    },
+    /// The network has no deep part that outer blocks could do without.
+    #[error(
+        "{component} joins nothing on its way up, so it has no deep features to use again: leave the feature cache out"
+    )]
+    NoDeepFeatures {
+        /// The component.
+        component: bundle::Component,
     },
     /// The plan takes more memory than is allowed.
     #[error(

@@ -127,6 +127,15 @@ impl Plan {
         }
     }
 
+    /// The shape of an output, by its place among them.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn output_shape(&self, at: usize) -> Vec<usize> {
+        let (Self::Whole(plan) | Self::Striped { after: plan, .. }) = self;
+        memory::shape(plan.model(), plan.model().outputs[at]).to_vec()
+    }
+
     /// How large maps are worked on; `None` where all is whole.
     pub fn stripes(&self) -> Option<&Schedule> {
         match self {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Size, example};
 use crate::bundle::{self, Bundle};
+use crate::denoise::FeatureCache;
 use crate::denoise::network::prepare_both;
 use crate::engine::{Component, EngineError, Footprint, Resources, Tile};
 
@@ -40,4 +41,25 @@ pub fn footprints(
         }
     };
     components.iter().map(footprint).collect()
+}
+
+/// Checks that a UNet can use its deep features again, and that there is memory for a picture of `size`.
+///
+/// # Errors
+/// As [`Component::prepare`], and [`EngineError::NoDeepFeatures`].
+pub fn check_feature_cache(
+    bundle: &Arc<Bundle>,
+    every: usize,
+    size: Size,
+    resources: &Resources,
+) -> Result<(), EngineError> {
+    if every == 1 {
+        return Ok(());
+    }
+    let kind = bundle::Component::Unet;
+    let mut unet = Component::load(bundle, kind, resources)?;
+    let mut features = FeatureCache::new(&mut unet, every)?;
+    let inputs = example(bundle, kind, unet.inputs(), size);
+    features.prepare(&mut unet, &inputs)?;
+    Ok(())
 }

@@ -52,6 +52,9 @@ pub struct Manifest {
     /// In which share of the steps, if not in all.
     #[serde(default, skip_serializing_if = "GuidanceInterval::is_whole")]
     pub guidance_interval: GuidanceInterval,
+    /// In every how many steps the UNet's deep features were computed, if not in all.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub feature_cache: usize,
     /// The sampler.
     pub sampler: String,
     /// The share of fresh noise per step, where the sampler leaves a choice.
@@ -165,6 +168,7 @@ impl Manifest {
             steps: request.steps,
             guidance: request.guidance_scale.get(),
             guidance_interval: request.guidance_interval,
+            feature_cache: request.feature_cache,
             sampler: request.sampler.name().into(),
             eta: request.eta.or(request.sampler.default_eta()),
             width: request.size.width_px,
@@ -231,6 +235,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
+
 /// A hash of latents.
 pub(super) fn hash(latents: &Latents) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -264,6 +276,7 @@ impl Manifest {
             steps: 8,
             guidance: 2.5,
             guidance_interval: GuidanceInterval::new(0.25, 0.8).unwrap(),
+            feature_cache: 1,
             sampler: "ddim".into(),
             eta: Some(0.0),
             width: 2,
@@ -295,7 +308,7 @@ mod tests {
         );
         assert_eq!(Manifest::read(&json).unwrap(), Manifest::example());
         assert!(
-            !["init", "division", "scale", "latents_hash", "syntax", "clip_skip"]
+            !["init", "division", "scale", "latents_hash", "syntax", "clip_skip", "feature_cache"]
                 .iter()
                 .any(|key| json.contains(key))
         );

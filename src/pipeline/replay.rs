@@ -151,6 +151,7 @@ impl Manifest {
         request.steps = self.steps;
         request.guidance_scale = GuidanceScale::new(self.guidance).map_err(RequestError::from)?;
         request.guidance_interval = self.guidance_interval;
+        request.feature_cache = self.feature_cache;
         request.sampler =
             Sampler::from_name(&self.sampler).ok_or_else(|| ManifestError::Sampler(self.sampler.clone()))?;
         request.eta = self.eta;

@@ -3,6 +3,7 @@
 use super::{ClassError, InitImage, Sampler, Size};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
+use crate::denoise::schedule::MAX_INFERENCE_STEPS;
 use crate::tensor::Latents;
 use crate::text::weighted::WeightError;
 use crate::text::{Prompt, PromptTooLong, Syntax};
@@ -19,7 +20,7 @@ const ENLARGED_MAX_PX: usize = 16384;
 /// The state of a picture after some of its steps, to be gone on from.
 #[derive(Debug, Clone)]
 pub struct Halfway {
-    /// How many steps are done, of those that are taken; at least one, and not all of them.
+    /// How many steps are done, of those that are taken; at least one, not all of them, and a multiple of the feature cache.
     pub done: usize,
     /// The latents after these.
     pub latents: Latents,
@@ -46,6 +47,8 @@ pub struct Request {
     pub guidance_scale: GuidanceScale,
     /// In which of the steps.
     pub guidance_interval: GuidanceInterval,
+    /// In every how many steps the UNet's deep features are computed; 1 for every one.
+    pub feature_cache: usize,
     /// The share of fresh noise per step, 0 to 1; the sampler's own if not given.
     pub eta: Option<f32>,
     /// Which sampler.
@@ -175,6 +178,15 @@ pub enum RequestError {
         /// Steps of the request.
         steps: usize,
     },
+    /// Deep features that would never be computed, or for more steps than there can be.
+    #[error("a feature cache of {got} steps, expected 1 (none) to {MAX_INFERENCE_STEPS}")]
+    FeatureCache {
+        /// What was asked for.
+        got: usize,
+    },
+    /// Unfinished pictures are to be seen of a model that judges pictures first.
+    #[error("this model has a safety checker, which judges finished pictures: unfinished ones are not shown")]
+    Unjudged,
     /// A decoder from another model that has none.
     #[error("model {name} has no vae_decoder to decode with")]
     NoDecoder {
@@ -234,6 +246,7 @@ impl Request {
             steps: pipeline.default_steps,
             guidance_scale: GuidanceScale::new(pipeline.default_guidance as f32)?,
             guidance_interval: GuidanceInterval::WHOLE,
+            feature_cache: 1,
             eta: None,
             sampler: Sampler::of_model(pipeline),
             seed,
@@ -268,10 +281,16 @@ impl Request {
         if !self.guidance_interval.is_whole() && is_told_guidance(bundle) {
             return Err(RequestError::ToldGuidance);
         }
+        if !(1..=MAX_INFERENCE_STEPS).contains(&self.feature_cache) {
+            return Err(RequestError::FeatureCache { got: self.feature_cache });
+        }
         let expected = self.latent_shape(bundle);
         let steps = self.steps_taken();
         if let Some(Halfway { done, latents, .. }) = &self.halfway
-            && (self.count != 1 || !(1..steps).contains(done) || latents.shape() != expected)
+            && (self.count != 1
+                || !(1..steps).contains(done)
+                || !done.is_multiple_of(self.feature_cache)
+                || latents.shape() != expected)
         {
             return Err(RequestError::Halfway { done: *done, steps });
         }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::footprint::check_feature_cache;
 use super::gate::Gate;
 use super::progress::Told;
 use super::request::draws_parts;
@@ -20,6 +21,7 @@ use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, f
 use crate::bundle::{Bundle, Component};
 use crate::clip::Concept;
 use crate::denoise::Sampler;
+use crate::denoise::attention::AttentionMap;
 use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
 use crate::denoise::run::{Condition, run, skip_noise};
@@ -83,6 +85,8 @@ pub struct TextToImage {
     seconds: Seconds,
     division: Option<Division>,
     blocked: Vec<Blocked>,
+    /// A map for each token of the prompt, if that is recorded.
+    attention: Option<Vec<AttentionMap>>,
 }
 
 impl TextToImage {
@@ -90,12 +94,22 @@ impl TextToImage {
     pub fn new(bundle: Arc<Bundle>, resources: Resources) -> Self {
         let (seconds, blocked) = Default::default();
         let decoder = bundle.clone();
-        Self { bundle, decoder, resources, concepts: None, seconds, division: None, blocked }
+        Self { bundle, decoder, resources, concepts: None, seconds, division: None, blocked, attention: None }
     }
 
     /// The same, and no picture is given out that shows one of these concepts.
     pub fn without(self, concepts: Option<Arc<Vec<Concept>>>) -> Self {
         Self { concepts, ..self }
+    }
+
+    /// The same, and it is recorded what of the prompt the UNet attends to.
+    pub(super) fn recording_attention(self) -> Self {
+        Self { attention: Some(Vec::new()), ..self }
+    }
+
+    /// What was recorded in the last run: a map for each token of the prompt.
+    pub(super) fn attention_maps(&self) -> &[AttentionMap] {
+        self.attention.as_deref().unwrap_or_default()
     }
 
     /// The pictures of the last run that were not given out.
@@ -142,7 +156,7 @@ impl TextToImage {
         }
     }
 
-    fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
+    pub(super) fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
         let len = request.latent_shape(&self.bundle).iter().product();
         let run = RunOptions { steps: request.steps, eta: request.eta, len };
         Ok(request.sampler.build(&self.bundle.pipeline().scheduler, run)?)
@@ -168,6 +182,7 @@ impl TextToImage {
             footprints(&self.bundle, &own, request.size, &self.resources)?;
             footprints(&self.decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
+        check_feature_cache(&self.bundle, request.feature_cache, request.size, &self.resources)?;
         let texts = self.encode_texts(request, progress)?;
         let encoded = self.encode_picture(request)?;
         let latents = self.denoise(request, &texts, encoded.as_ref(), progress)?;
@@ -264,6 +279,10 @@ impl TextToImage {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
+        unet = unet.caching_features(request.feature_cache)?;
+        if self.attention.is_some() {
+            unet = unet.recording_attention()?;
+        }
         if let Some(expected) = unet.fixed_tokens().filter(|&tokens| tokens != cond.tokens()) {
             return Err(RequestError::Tokens { expected, got: cond.tokens() }.into());
         }
@@ -291,6 +310,7 @@ impl TextToImage {
             })?;
             all.push(latents);
         }
+        self.attention = self.attention.take().map(|_| unet.attention_maps());
         Ok(all)
     }
 

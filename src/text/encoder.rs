@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};
 use super::weighted::{self, Chunk, WeightError};
-use super::{Prompt, Syntax};
+use super::{Prompt, Syntax, Word};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::{ShapeError, TextEmbedding};
@@ -167,6 +167,14 @@ impl TextEncoder {
                 Ok(Chunks { chunks: weighted::chunks(&parts, &self.tokenizer)?, dropped: None })
             }
         }
+    }
+
+    /// The words of a prompt in plain syntax, and which of the encoded tokens are theirs.
+    ///
+    /// # Errors
+    /// [`EncodeError::Tokenizer`].
+    pub fn words(&self, prompt: &Prompt) -> Result<Vec<Word>, EncodeError> {
+        Ok(self.tokenizer.words(prompt)?)
     }
 
     /// Encodes chunks one after the other, and empty ones behind them until there are `count`. The pooled embedding is the first

@@ -8,6 +8,9 @@ mod special_tokens;
 pub mod tokenizer;
 mod vocabulary;
 pub mod weighted;
+mod words;
+
+pub use words::Word;
 
 /// How a prompt is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

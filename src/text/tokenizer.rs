@@ -24,6 +24,7 @@ use tokenizers::tokenizer::SplitDelimiterBehavior;
 use super::Prompt;
 use super::special_tokens::SpecialTokens;
 use super::vocabulary::{END_OF_WORD, read_merges, read_vocab};
+use super::words::{Word, words};
 
 /// The longest context: what every published CLIP text encoder reads.
 pub const MAX_CONTEXT: usize = 77;
@@ -192,6 +193,16 @@ impl Tokenizer {
         let ids = self.framed(encoding.get_ids());
         let dropped = encoding.get_offsets().get(self.room()).map(|&(start, _)| rest(prompt.as_str(), start));
         Ok(Tokens { ids, dropped })
+    }
+
+    /// The words of a prompt, as far as their tokens fit.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`] if the `tokenizers` crate fails.
+    pub fn words(&self, prompt: &Prompt) -> Result<Vec<Word>, TokenizerError> {
+        let encoding = self.inner.encode(prompt.as_str(), false).map_err(TokenizerError::Library)?;
+        let starts = encoding.get_offsets().iter().map(|&(start, _)| start);
+        Ok(words(prompt.as_str(), starts.take(self.room())))
     }
 
     /// How many tokens fit between begin and end.

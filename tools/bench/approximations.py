@@ -1,11 +1,11 @@
-"""What approximations of the shipped model save, and what they do to its pictures.
+"""What approximations save, and what they do to pictures.
 
-    python3 tools/bench/approximations.py [--program target/release/tintype] [--repeat 3]
+    python3 tools/bench/approximations.py [--program target/release/tintype] [--model FILE] [--prompts N] [--steps N] [--repeat N] [-- FLAGS]
 
-Draws eight prompts in eight steps: with guidance in all steps, and with it in a part of them. Variants take turns, so that
-what disturbs the machine disturbs all. Prints a Markdown table: the median over prompts of the seconds that denoising takes
-(the least of the repeats), their ratio to the exact ones, and how near the pictures are to the exact ones. Needs numpy and
-Pillow. Nothing else should run meanwhile.
+Draws prompts with each value of each approximating flag, and the FLAGS given. The values of a flag take turns, so that what
+disturbs the machine disturbs all; the first of them is exact. Prints a Markdown table for each flag: the median over prompts of the
+seconds that denoising takes (the least of the repeats), with the fastest and the slowest prompt, their ratio to the exact ones, and
+how near the pictures are to the exact ones. Needs numpy and Pillow. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 8
 PROMPTS = [
     "a glossy strawberry on a blue background",
     "a cartoon cat",
@@ -30,36 +29,52 @@ PROMPTS = [
     "a glossy rocket on a black background",
     "a cartoon fish on a pink background",
 ]
-INTERVALS = ["0:1", "0.2:1", "0.25:0.75", "0:0.5", "0:0"]
+VALUES = {
+    "--guidance-interval": ["0:1", "0.2:1", "0.25:0.75", "0:0.5", "0:0"],
+    "--feature-cache": ["1", "2", "3", "4", "5"],
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=Path, default=ROOT / "target" / "release" / "tintype")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "emoji.tintype")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--flag", choices=VALUES, help="this one alone")
+    parser.add_argument("flags", nargs="*", metavar="FLAGS", help="what else generate is given, behind --")
     options = parser.parse_args()
-    seconds = {interval: [] for interval in INTERVALS}
-    psnr = {interval: [] for interval in INTERVALS}
-    for seed, prompt in enumerate(PROMPTS):
-        runs = [{interval: draw(options.program, prompt, seed, interval) for interval in INTERVALS} for _ in range(options.repeat)]
-        for interval in INTERVALS:
-            seconds[interval].append(min(run[interval][0] for run in runs))
-            psnr[interval].append(decibel(runs[0][interval][1], runs[0]["0:1"][1]))
-    exact = statistics.median(seconds["0:1"])
-    print("| `--guidance-interval` | denoising s, median | of all steps guided | PSNR, median (least to most) |")
+    shared = ["--model", options.model, "--steps", str(options.steps), *options.flags]
+    for flag in [options.flag] if options.flag else VALUES:
+        compare(options, flag, shared)
+
+
+def compare(options: argparse.Namespace, flag: str, shared: list) -> None:
+    """Prints the table of one flag."""
+    values = VALUES[flag]
+    seconds, psnr = {value: [] for value in values}, {value: [] for value in values}
+    for seed, prompt in enumerate(PROMPTS[: options.prompts]):
+        command = [options.program, "generate", prompt, "--seed", str(seed), *shared]
+        runs = [{value: draw([*command, flag, value]) for value in values} for _ in range(options.repeat)]
+        for value in values:
+            seconds[value].append(min(run[value][0] for run in runs))
+            psnr[value].append(decibel(runs[0][value][1], runs[0][values[0]][1]))
+    exact = statistics.median(seconds[values[0]])
+    print(f"\n| `{flag}` | denoising s, median (least to most) | of exact | PSNR, median (least to most) |")
     print("|---|---|---|---|")
-    for interval in INTERVALS:
-        taken, near = statistics.median(seconds[interval]), psnr[interval]
-        far = "-" if interval == "0:1" else f"{statistics.median(near):.1f} dB ({min(near):.1f} to {max(near):.1f})"
-        print(f"| {interval} | {taken:.3f} | {taken / exact:.2f} | {far} |")
+    for value in values:
+        taken, near = seconds[value], psnr[value]
+        far = "-" if value == values[0] else f"{statistics.median(near):.1f} dB ({min(near):.1f} to {max(near):.1f})"
+        median = statistics.median(taken)
+        print(f"| {value} | {median:.3f} ({min(taken):.3f} to {max(taken):.3f}) | {median / exact:.2f} | {far} |")
 
 
-def draw(program: Path, prompt: str, seed: int, interval: str) -> tuple[float, np.ndarray]:
+def draw(command: list) -> tuple[float, np.ndarray]:
     """Seconds of denoising, and the picture."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "out.png"
-        command = [program, "generate", prompt, "--model", ROOT / "models" / "emoji.tintype", "-o", picture, "--json"]
-        command += ["--seed", str(seed), "--steps", str(STEPS), "--guidance-interval", interval]
+        command = [*command, "-o", picture, "--json"]
         report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         return report["seconds"]["denoise"], np.asarray(Image.open(picture).convert("RGB"), dtype=np.float64)
 

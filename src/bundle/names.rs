@@ -89,6 +89,10 @@ names! {
         ImageEncoder = "image_encoder",
         /// Text embedding to image embedding.
         Prior = "prior",
+        /// Prompt to what the prior reads, of models in which the UNet reads something else.
+        PriorTextEncoder = "prior_text_encoder",
+        /// Image embedding to what the UNet reads in place of a prompt.
+        TextProj = "text_proj",
         /// Picture to embedding, with the concepts that block a picture beside it.
         SafetyChecker = "safety_checker",
     }

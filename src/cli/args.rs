@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use super::daemon_args::{CancelArgs, ScreenArgs, ServeArgs, StatusArgs, SubmitArgs, WatchArgs};
 use super::lora_arg::LoraArg;
 use super::quantity::{MemorySize, TileArg};
+use super::unclip_args::UnclipArgs;
 use crate::denoise::guidance::GuidanceInterval;
 use crate::pipeline::Sampler;
 
@@ -159,6 +160,8 @@ pub struct GenerateArgs {
     pub vae: Option<PathBuf>,
     #[command(flatten)]
     pub init: InitArgs,
+    #[command(flatten)]
+    pub unclip: UnclipArgs,
     /// Draw so many pictures, with seeds from --seed on, and keep the one that the model's CLIP finds most like the prompt
     #[arg(long, value_name = "N")]
     pub best_of: Option<usize>,
@@ -238,6 +241,9 @@ pub struct ReplayArgs {
     /// The mask over that picture, if there was one
     #[arg(long, value_name = "FILE", requires = "init_image")]
     pub mask: Option<PathBuf>,
+    /// The picture that was embedded, if there was one
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
     /// A LoRA that was added to the model; may be given several times, in any order, and the strengths are the picture's
     #[arg(long, value_name = "FILE")]
     pub lora: Vec<PathBuf>,

@@ -28,6 +28,7 @@ pub fn example(
         let mut values = vec![0.0; shape.iter().product()];
         match input.name.as_str() {
             "timestep" => values.fill(500.0),
+            "attention_mask" => values.fill(1.0),
             "input_ids" => values.iter_mut().enumerate().for_each(|(at, id)| *id = at as f32),
             _ => generator.fill_normal(&mut values),
         }

@@ -16,10 +16,11 @@ mod request;
 mod start;
 mod state;
 mod text_to_image;
+mod unclip;
 
 use std::path::PathBuf;
 
-use crate::clip::ImageError;
+use crate::clip::{ImageError, StatisticsError};
 use crate::denoise::SamplerError;
 use crate::denoise::config::ConfigError;
 use crate::engine::EngineError;
@@ -44,6 +45,7 @@ pub use replay::{Division, Givens, ManifestError};
 pub use request::{Halfway, Request, RequestError, Size, random_seed};
 pub use state::{State, decode_state, encode_state};
 pub use text_to_image::{Image, Seconds, TextToImage, stages};
+pub use unclip::{End, Sight, UnclipError, UnclipRequest};
 
 impl PipelineError {
     /// The network's error, whichever stage met it.
@@ -105,6 +107,9 @@ pub enum PipelineError {
     /// Pictures cannot be embedded.
     #[error(transparent)]
     ImageEncoder(#[from] ImageError),
+    /// The model does not say right how its embeddings vary.
+    #[error(transparent)]
+    Statistics(#[from] StatisticsError),
     /// Finished pictures could not be judged.
     #[error(transparent)]
     Gate(#[from] GateError),

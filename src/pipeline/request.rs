@@ -1,6 +1,6 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
-use super::{InitImage, Sampler};
+use super::{InitImage, Sampler, UnclipError, UnclipRequest};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
 use crate::tensor::Latents;
@@ -77,6 +77,8 @@ pub struct Request {
     pub init: Option<InitImage>,
     /// Go on from here instead of from noise; for one picture alone.
     pub halfway: Option<Halfway>,
+    /// What a model of the kind `unclip` is asked beside; `None` for others.
+    pub unclip: Option<UnclipRequest>,
 }
 
 /// Why a request was refused.
@@ -211,6 +213,9 @@ pub enum RequestError {
         "this model is told the guidance scale and runs once a step: leave the guidance interval out, it would save nothing"
     )]
     ToldGuidance,
+    /// What unCLIP cannot draw from.
+    #[error(transparent)]
+    Unclip(#[from] UnclipError),
     /// The guidance scale or interval is out of range.
     #[error(transparent)]
     Guidance(#[from] GuidanceError),
@@ -239,6 +244,7 @@ impl Request {
             latents: None,
             init: None,
             halfway: None,
+            unclip: UnclipRequest::of_model(pipeline)?,
         })
     }
 
@@ -316,6 +322,13 @@ impl Request {
             return Err(RequestError::NoStep { strength, steps });
         }
         Ok(())
+    }
+
+    /// The seeds of its pictures, in order.
+    pub fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
+        let step = if self.unclip.as_ref().is_some_and(UnclipRequest::shares_noise) { 0 } else { 1 };
+        let first = self.seed;
+        (0..self.count as u64).map(move |at| first + at * step)
     }
 
     /// Steps that are taken: all of them, or a share of them from a given picture on.

@@ -127,6 +127,8 @@ pub struct TokenizerFiles<'a> {
 pub struct Tokens {
     /// As many ids as the context, each below [`Tokenizer::vocab_size`].
     pub ids: heapless::Vec<u32, MAX_CONTEXT>,
+    /// How many of them stand before the padding.
+    pub count: usize,
     /// The end of the prompt, from the first token that did not fit.
     pub dropped: Option<String>,
 }
@@ -190,8 +192,9 @@ impl Tokenizer {
     pub fn encode(&self, prompt: &Prompt) -> Result<Tokens, TokenizerError> {
         let encoding = self.inner.encode(prompt.as_str(), false).map_err(TokenizerError::Library)?;
         let ids = self.framed(encoding.get_ids());
+        let count = encoding.get_ids().len().min(self.room()) + 2;
         let dropped = encoding.get_offsets().get(self.room()).map(|&(start, _)| rest(prompt.as_str(), start));
-        Ok(Tokens { ids, dropped })
+        Ok(Tokens { ids, count, dropped })
     }
 
     /// How many tokens fit between begin and end.

@@ -37,6 +37,7 @@ pub struct TextEmbedding {
     tokens: usize,
     width: usize,
     pooled: Vec<f32>,
+    class_labels: Vec<f32>,
 }
 
 impl TextEmbedding {
@@ -46,12 +47,17 @@ impl TextEmbedding {
     /// [`ShapeError`] if the length is not `tokens * width`, or is 0.
     pub fn new(values: Vec<f32>, tokens: usize, width: usize) -> Result<Self, ShapeError> {
         check("text embedding", &[tokens, width], values.len())?;
-        Ok(Self { values, tokens, width, pooled: Vec::new() })
+        Ok(Self { values, tokens, width, pooled: Vec::new(), class_labels: Vec::new() })
     }
 
     /// The same with one embedding for all of the prompt.
     pub fn with_pooled(self, pooled: Vec<f32>) -> Self {
         Self { pooled, ..self }
+    }
+
+    /// The same with the embedding of a picture, for a network that is shown one.
+    pub fn with_class_labels(self, class_labels: Vec<f32>) -> Self {
+        Self { class_labels, ..self }
     }
 
     /// The states of both, side by side, with the other's pooled embedding.
@@ -62,13 +68,15 @@ impl TextEmbedding {
         check("second text embedding", &[self.tokens, other.width], other.values.len())?;
         let rows = self.values.chunks_exact(self.width).zip(other.values.chunks_exact(other.width));
         let values = rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
-        Ok(Self { values, tokens: self.tokens, width: self.width + other.width, pooled: other.pooled })
+        Ok(Self { values, width: self.width + other.width, pooled: other.pooled, ..self })
     }
 
     /// As many zeros.
     pub fn zeros(&self) -> Self {
         let zeros = |values: &[f32]| vec![0.0; values.len()];
-        Self { values: zeros(&self.values), pooled: zeros(&self.pooled), ..*self }
+        let (values, pooled, class_labels) =
+            (zeros(&self.values), zeros(&self.pooled), zeros(&self.class_labels));
+        Self { values, pooled, class_labels, ..*self }
     }
 
     /// The values, `[tokens, width]` row-major.
@@ -81,6 +89,11 @@ impl TextEmbedding {
         &self.pooled
     }
 
+    /// The embedding of a picture, for a network that is shown one; else empty, which it knows as zeros.
+    pub fn class_labels(&self) -> &[f32] {
+        &self.class_labels
+    }
+
     /// The number of tokens, the model's context length.
     pub fn tokens(&self) -> usize {
         self.tokens
@@ -90,6 +103,15 @@ impl TextEmbedding {
     pub fn width(&self) -> usize {
         self.width
     }
+}
+
+/// A sentence as a prior reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sentence {
+    /// A state for each token of the context, with the embedding of the whole.
+    pub embedding: TextEmbedding,
+    /// How many of the tokens are not padding.
+    pub tokens: usize,
 }
 
 /// A picture in the autoencoder's space: planar f32 `[channels, height_cells, width_cells]`.

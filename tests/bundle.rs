@@ -341,6 +341,25 @@ fn a_truncated_file_is_refused_at_every_boundary() {
 }
 
 #[test]
+fn what_unclip_needs_is_checked() {
+    let with = |field: &str, value: Value| refusal_of(|header| header["pipeline"][field] = value);
+    for name in ["", ".", "..", "../a.tintype", "/a", "a\\b", "a\nb"] {
+        let refusal = with("base", json!({ "file": name, "model_hash": "00" }));
+        assert!(refusal.contains("base is") && refusal.contains("in the same folder"), "{refusal}");
+    }
+    let unclip = |key: &str, value: Value| {
+        let mut unclip =
+            json!({ "prior_scheduler": null, "default_prior_steps": 1, "default_prior_guidance": 1.0 });
+        unclip[key] = value;
+        with("unclip", unclip)
+    };
+    assert!(unclip("default_prior_steps", json!(0)).contains("default_prior_steps is 0, not 1 to 1000"));
+    assert!(unclip("default_prior_guidance", json!(-1)).contains("default_prior_guidance is -1"));
+    assert!(unclip("embedding_norm", json!(0)).contains("embedding_norm is 0"));
+    assert!(unclip("extra", json!(1)).contains("unknown field `extra`"));
+}
+
+#[test]
 fn trailing_bytes_are_refused() {
     let mut file = sample();
     file.push(0);

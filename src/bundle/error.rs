@@ -25,6 +25,33 @@ pub enum BundleError {
     #[error("not a regular file: name the .tintype file itself")]
     NotRegular,
 
+    /// The model that it needs beside it cannot be used.
+    #[error("needs {}, the model that it was made for, which cannot be used: put it there", path.display())]
+    Base {
+        /// Where that is to be.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<BundleError>,
+    },
+
+    /// The model that is beside it is not the one that it was made for.
+    #[error("was made for {} of hash {expected}, but the one there has {got}: install both of one version", path.display())]
+    BaseHash {
+        /// The file beside it.
+        path: PathBuf,
+        /// The model's hash in the header.
+        expected: String,
+        /// That of the file.
+        got: String,
+    },
+
+    /// The model that it needs needs another one itself.
+    #[error("needs {}, which needs another model itself: import it again for a model that is whole", path.display())]
+    BaseOfBase {
+        /// The file beside it.
+        path: PathBuf,
+    },
+
     /// The magic bytes are missing.
     #[error("not a tintype file: make one from the model's folder with `tintype import`")]
     NotABundle,

@@ -61,6 +61,12 @@ pub struct Pipeline {
     /// How pictures are made larger, of models that do so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub super_res: Option<SuperRes>,
+    /// What models of the kind `unclip` know beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclip: Option<Unclip>,
+    /// The model that has the components that are not in this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
     /// What quantisation cost, as the importer measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
@@ -76,6 +82,34 @@ pub struct SuperRes {
     pub scheduler: Value,
     /// Its steps if the request names none, 1 to 1000.
     pub default_steps: usize,
+}
+
+/// How embeddings of pictures are made and used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unclip {
+    /// The prior's `scheduler_config.json`, verbatim; null without a prior.
+    pub prior_scheduler: Value,
+    /// Steps of the prior if the request names none, 1 to 1000.
+    pub default_prior_steps: usize,
+    /// `guidance_scale` of the prior if the request names none, 0 to 1000.
+    pub default_prior_guidance: f64,
+    /// The `scheduler_config.json` of the noise that may be put over embeddings, verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_noising_scheduler: Option<Value>,
+    /// The length to which embeddings are brought before they are used, 1e-6 to 1e6; they are used as they are if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_norm: Option<f64>,
+}
+
+/// Another model file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// Its name in the folder of this file.
+    pub file: String,
+    /// Its model's hash.
+    pub model_hash: String,
 }
 
 /// The terms of a part of the model.
@@ -223,7 +257,13 @@ impl Pipeline {
             return Err(BundleError::Pipeline { field: "classes", expected, got });
         }
         self.check_size("default_width_px", self.default_width_px)?;
-        self.check_size("default_height_px", self.default_height_px)
+        self.check_size("default_height_px", self.default_height_px)?;
+        if let Some(unclip) = &self.unclip {
+            within("default_prior_steps", unclip.default_prior_steps, 1..=1000)?;
+            within("default_prior_guidance", unclip.default_prior_guidance, 0.0..=1000.0)?;
+            unclip.embedding_norm.map_or(Ok(()), |norm| within("embedding_norm", norm, 1e-6..=1e6))?;
+        }
+        self.base.as_ref().map_or(Ok(()), Base::check)
     }
 
     fn check_size(&self, field: &'static str, px: usize) -> Result<(), BundleError> {
@@ -233,6 +273,19 @@ impl Pipeline {
         }
         let expected = format!("a multiple of {}", self.vae_scale_factor);
         Err(BundleError::Pipeline { field, expected, got: px.to_string() })
+    }
+}
+
+impl Base {
+    /// A plain name: it cannot lead out of the folder.
+    fn check(&self) -> Result<(), BundleError> {
+        let is_plain = !matches!(self.file.as_str(), "" | "." | "..")
+            && !self.file.contains(|c: char| c == '/' || c == '\\' || c.is_control());
+        if is_plain {
+            return Ok(());
+        }
+        let expected = "the name of a file in the same folder".to_owned();
+        Err(BundleError::Pipeline { field: "base", expected, got: format!("{:?}", self.file) })
     }
 }
 

@@ -47,11 +47,12 @@ mod wire;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 pub use blob::Blob;
 pub use classes::{ClassName, Classes};
 pub use error::BundleError;
-pub use header::{ComponentEntry, FileEntry, Header, Licence, Pipeline, SuperRes};
+pub use header::{Base, ComponentEntry, FileEntry, Header, Licence, Pipeline, SuperRes, Unclip};
 pub use layout::{Extents, pack_o8k4, pack_o8k4_scales, unpack_o8k4, unpack_o8k4_scales};
 pub use names::{Component, Dtype, Layout, PipelineKind, Scales};
 pub use tensor::TensorEntry;
@@ -68,28 +69,37 @@ pub struct Bundle {
     map: Map,
     header: Header,
     header_hash: blake3::Hash,
+    base: Option<Arc<Bundle>>,
 }
 
 impl Bundle {
     /// Maps the bundle at `path` and checks its header against the length of the file.
     ///
-    /// Reads nothing behind the header. The file must not be written to while it is open; a new version
+    /// If the header names a base, that is opened too, in the same folder. Reads nothing behind the headers. The file must
+    /// not be written to while it is open; a new version
     /// of a model is installed by renaming it over the old one.
     ///
     /// # Errors
     /// [`BundleError::File`], which names `path` and has as its source what [`Header::parse`] found, or
     /// - [`BundleError::Read`] if the file cannot be opened or mapped,
-    /// - [`BundleError::NotRegular`] if it is a folder, a pipe or a device.
+    /// - [`BundleError::NotRegular`] if it is a folder, a pipe or a device,
+    /// - [`BundleError::Base`], [`BundleError::BaseHash`], [`BundleError::BaseOfBase`] if its base cannot be used, or is another.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         Self::open_unnamed(path)
             .map_err(|source| BundleError::File { path: path.to_owned(), source: Box::new(source) })
     }
 
     fn open_unnamed(path: &Path) -> Result<Self, BundleError> {
+        let bundle = Self::open_alone(path)?;
+        let base = bundle.pipeline().base.as_ref().map(|base| open_base(path, base)).transpose()?;
+        Ok(Self { base, ..bundle })
+    }
+
+    fn open_alone(path: &Path) -> Result<Self, BundleError> {
         let map = map::map(path)?;
         let (header_hash, json) = preamble::split(&map)?;
         let header = Header::from_json(json, map.len() as u64)?;
-        Ok(Self { map, header, header_hash })
+        Ok(Self { map, header, header_hash, base: None })
     }
 
     /// All that the header says.
@@ -102,14 +112,27 @@ impl Bundle {
         &self.header.pipeline
     }
 
-    /// The component of that name, if this model has one.
-    pub fn component(&self, component: Component) -> Option<&ComponentEntry> {
-        self.header.component(component)
+    /// The model that has what is not in this file, if there is one.
+    pub fn base(&self) -> Option<&Arc<Self>> {
+        self.base.as_ref()
     }
 
-    /// The contents of a file that was bundled, such as `tokenizer/vocab.json`.
+    /// The component of that name, if this model or its base has one.
+    pub fn component(&self, component: Component) -> Option<&ComponentEntry> {
+        let base = || self.base.as_ref()?.component(component);
+        self.header.component(component).or_else(base)
+    }
+
+    /// The bundle that holds the component of that name: this one, or its base.
+    pub fn holder(self: &Arc<Self>, component: Component) -> &Arc<Self> {
+        let base = self.base.as_ref().filter(|_| self.header.component(component).is_none());
+        base.unwrap_or(self)
+    }
+
+    /// The contents of a file that was bundled with this model or its base, such as `tokenizer/vocab.json`.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
-        self.header.files.iter().find(|file| file.name == name).map(|file| self.bytes(&file.blob))
+        let own = self.header.files.iter().find(|file| file.name == name);
+        own.map(|file| self.bytes(&file.blob)).or_else(|| self.base.as_ref()?.file(name))
     }
 
     /// A component's graph, as its importer wrote it.
@@ -152,5 +175,21 @@ impl Bundle {
 
     fn bytes(&self, blob: &Blob) -> &[u8] {
         &self.map[blob.range()]
+    }
+}
+
+/// The base of the model file at `path`.
+fn open_base(path: &Path, base: &Base) -> Result<Arc<Bundle>, BundleError> {
+    let path = path.with_file_name(&base.file);
+    let bundle = match Bundle::open_alone(&path) {
+        Ok(bundle) => bundle,
+        Err(source) => return Err(BundleError::Base { path, source: Box::new(source) }),
+    };
+    match bundle.model_hash() {
+        _ if bundle.pipeline().base.is_some() => Err(BundleError::BaseOfBase { path }),
+        got if got != base.model_hash => {
+            Err(BundleError::BaseHash { path, expected: base.model_hash.clone(), got })
+        }
+        _ => Ok(Arc::new(bundle)),
     }
 }

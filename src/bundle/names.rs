@@ -93,6 +93,10 @@ names! {
         SuperResFirst = "super_res_first",
         /// The same, in the last step.
         SuperResLast = "super_res_last",
+        /// Prompt to what the prior reads, of models in which the UNet reads something else.
+        PriorTextEncoder = "prior_text_encoder",
+        /// Image embedding to what the UNet reads in place of a prompt.
+        TextProj = "text_proj",
         /// Picture to embedding, with the concepts that block a picture beside it.
         SafetyChecker = "safety_checker",
     }

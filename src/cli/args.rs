@@ -9,6 +9,7 @@ use super::explain::ExplainArgs;
 use super::lora_arg::LoraArg;
 use super::picture_args::PictureArgs;
 use super::quantity::{MemorySize, TileArg};
+use super::unclip_args::UnclipArgs;
 use crate::denoise::guidance::GuidanceInterval;
 
 /// Pictures from words on small boards, offline.
@@ -22,7 +23,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Draw a picture from words
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Turn a model as others publish it into one model file: a folder of safetensors or of ONNX graphs, or a checkpoint
     Import(ImportArgs),
     /// Show what a model file holds
@@ -135,6 +136,8 @@ pub struct GenerateArgs {
     pub vae: Option<PathBuf>,
     #[command(flatten)]
     pub init: InitArgs,
+    #[command(flatten)]
+    pub unclip: UnclipArgs,
     /// Draw so many pictures, with seeds from --seed on, and keep the one that the model's CLIP finds most like the prompt
     #[arg(long, value_name = "N")]
     pub best_of: Option<usize>,
@@ -214,6 +217,9 @@ pub struct ReplayArgs {
     /// The mask over that picture, if there was one
     #[arg(long, value_name = "FILE", requires = "init_image")]
     pub mask: Option<PathBuf>,
+    /// The picture that was embedded, if there was one
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
     /// A LoRA that was added to the model; may be given several times, in any order, and the strengths are the picture's
     #[arg(long, value_name = "FILE")]
     pub lora: Vec<PathBuf>,

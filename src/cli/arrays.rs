@@ -25,7 +25,7 @@ pub fn to_npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// The shape and the values of a `.npy` file, integers as f32 too.
+/// The shape and the values of a `.npy` file, integers as f32 too, and what is true as 1.
 ///
 /// # Errors
 /// A sentence, if it is no such file, or holds other numbers.
@@ -36,13 +36,20 @@ pub fn from_npy(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
     if array.order() != Order::C && shape.len() > 1 {
         return Err("it is in Fortran order: save it with numpy.ascontiguousarray".into());
     }
-    let integers = matches!(&array.dtype(), npyz::DType::Plain(t) if t.type_char() == TypeChar::Int);
-    let values = if integers {
-        array.into_vec::<i64>().map(|ids| ids.into_iter().map(|id| id as f32).collect())
-    } else {
-        array.into_vec::<f32>()
+    let kind = match array.dtype() {
+        npyz::DType::Plain(plain) => Some(plain.type_char()),
+        _ => None,
     };
-    values.map(|values| (shape, values)).map_err(|e| format!("neither float32 nor int64: {e}"))
+    let values = match kind {
+        Some(TypeChar::Int) => {
+            array.into_vec::<i64>().map(|ids| ids.into_iter().map(|id| id as f32).collect())
+        }
+        Some(TypeChar::Bool) => array
+            .into_vec::<bool>()
+            .map(|flags| flags.into_iter().map(|flag| f32::from(u8::from(flag))).collect()),
+        _ => array.into_vec::<f32>(),
+    };
+    values.map(|values| (shape, values)).map_err(|e| format!("neither float32, int64 nor bool: {e}"))
 }
 
 /// The arrays of an `.npz` file that have one of the names; those that are missing are left out.

@@ -158,7 +158,11 @@ impl CliError {
             | Self::Lora(_)
             | Self::Checkpoint { foreign: true, .. }
             | Self::Replay {
-                source: ManifestError::Request(_) | ManifestError::Given { .. } | ManifestError::Added { .. },
+                source:
+                    ManifestError::Request(_)
+                    | ManifestError::Given { .. }
+                    | ManifestError::Added { .. }
+                    | ManifestError::Between,
                 ..
             }
             | Self::Pipeline(

@@ -13,6 +13,7 @@ use super::generate::plain_request;
 use super::model;
 use super::picture_args::PictureArgs;
 use super::print::print;
+use crate::bundle::PipelineKind;
 use crate::output;
 use crate::pipeline::{self, AttentionMap, Explanation, Request, RequestError};
 use crate::sheet;
@@ -49,6 +50,13 @@ pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     let resources = model::resources(&args.resources)?;
     let prompt = Prompt::new(args.prompt.as_str()).map_err(RequestError::from)?;
     let (path, bundle) = model::open(args.model.as_deref())?;
+    let kind = bundle.pipeline().kind;
+    if !matches!(kind, PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl) {
+        let path = path.display();
+        return Err(CliError::Usage(format!(
+            "a sheet shows how words act in Stable Diffusion, and {path} is a model of the kind {kind}: name another with --model"
+        )));
+    }
     let request = plain_request(&args.picture, &bundle, prompt, None)?;
     if request.steps > STEPS_MAX {
         let steps = request.steps;

@@ -39,13 +39,10 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     check_flags(args)?;
     let (path, bundle) = model::open_for(args.model.as_deref(), args.pipeline)?;
     match bundle.pipeline().kind {
-        PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => {
+        PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl | PipelineKind::Unclip => {
             latents(args, &path, bundle, start, watch)
         }
         PipelineKind::Pixels => pixels::draw(args, &path, &bundle, start, watch),
-        kind @ PipelineKind::Unclip => {
-            Err(CliError::Usage(format!("models of the kind {kind} cannot be drawn with yet")))
-        }
     }
 }
 
@@ -58,7 +55,8 @@ fn latents(
     watch: Watch,
 ) -> Result<(), CliError> {
     let resources = model::resources(&args.resources)?;
-    let prompt = prompt(args.prompt.as_deref())?;
+    let given = args.prompt.as_deref().or(args.unclip.need_no_prompt().then_some(""));
+    let prompt = prompt(given)?;
     let block = args.block.as_deref().map(BlockList::read).transpose()?;
     let preview = args.preview.as_deref().map(Place::new).transpose()?;
     let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
@@ -80,10 +78,6 @@ fn latents(
     let mut course = course(preview, checkpoint, &request, decoder, &resources)?;
     let mut images = pipeline.run(&request, &mut course)?;
     let scores = critic.map(|critic| best(&critic, &bundle, &resources, &mut images)).transpose()?;
-    if scores.is_some() {
-        // The one that is left goes where the first of one picture goes.
-        request.seed = images.first().map_or(request.seed, |image| image.seed);
-    }
     let blocked = if scores.is_some() && !images.is_empty() { &[] } else { pipeline.blocked() };
     let results = places.write(&images, blocked, &request, &bundle, &additions)?.with_scores(scores);
     let Course { bar, checkpoint, .. } = course;
@@ -104,6 +98,9 @@ fn latents(
 
 /// What flags cannot say together.
 fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
+    if args.best_of.is_some() && args.unclip.interpolate.is_some() {
+        return Err(CliError::Usage("--best-of keeps one picture, and --interpolate draws several".into()));
+    }
     if args.best_of.is_some() && args.count != 1 {
         return Err(CliError::Usage("--best-of keeps one picture: leave -n out".into()));
     }
@@ -214,8 +211,9 @@ pub fn request(
     request.scale = args.scale;
     request.count = args.best_of.unwrap_or(args.count);
     request.check_size(bundle)?;
-    let Givens { latents, init } = givens(args.latents.as_deref(), &args.init, request.size)?;
+    let Givens { latents, init, .. } = givens(args.latents.as_deref(), &args.init, request.size)?;
     (request.latents, request.init) = (latents, init);
+    request.unclip = args.unclip.request(request.unclip)?;
     Ok(request)
 }
 
@@ -242,11 +240,11 @@ pub fn plain_request(
 /// The files that a picture of this size begins with.
 pub fn givens(latents: Option<&Path>, init: &InitArgs, size: Size) -> Result<Givens, CliError> {
     let latents = latents.map(read_latents).transpose()?;
-    let Some(path) = &init.init_image else { return Ok(Givens { latents, init: None }) };
+    let Some(path) = &init.init_image else { return Ok(Givens { latents, ..Givens::default() }) };
     let picture = read_picture(path)?;
     let mask = init.mask.as_deref().map(read_picture).transpose()?;
     let init = InitImage::new(&picture, mask.as_ref(), init.strength, size)?;
-    Ok(Givens { latents, init: Some(init) })
+    Ok(Givens { latents, init: Some(init), image: None })
 }
 
 fn read_latents(path: &Path) -> Result<Latents, CliError> {

@@ -43,6 +43,9 @@ pub fn inspect(args: &InspectArgs) -> Result<(), CliError> {
         pipeline.sampler,
         pipeline.default_guidance
     ))?;
+    if let Some(base) = &pipeline.base {
+        print(&format!("  with what else it needs from {} beside it, hash {}", base.file, base.model_hash))?;
+    }
     for component in &bundle.header().components {
         print(&described(component))?;
     }
@@ -93,6 +96,11 @@ fn described(component: &ComponentEntry) -> String {
 /// [`CliError::Model`], naming the first part that is damaged.
 pub fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     let damaged = |source| BundleError::File { path: args.file.clone(), source: Box::new(source) };
-    Bundle::open(&args.file)?.verify().map_err(damaged)?;
-    print(&format!("{}: every checksum is right", args.file.display()))
+    let bundle = Bundle::open(&args.file)?;
+    bundle.verify().map_err(damaged)?;
+    print(&format!("{}: every checksum is right", args.file.display()))?;
+    let (Some(base), Some(named)) = (bundle.base(), &bundle.pipeline().base) else { return Ok(()) };
+    let path = args.file.with_file_name(&named.file);
+    base.verify().map_err(|source| BundleError::File { path: path.clone(), source: Box::new(source) })?;
+    print(&format!("{}: every checksum is right", path.display()))
 }

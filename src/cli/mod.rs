@@ -33,6 +33,7 @@ mod selftest;
 mod serve;
 mod sigbus;
 mod terminal;
+mod unclip_args;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -17,7 +17,7 @@ use crate::bundle::PipelineKind;
 use crate::engine::Resources;
 use crate::output;
 use crate::picture;
-use crate::pipeline::{MANIFEST, Manifest, PipelineError, Pixels};
+use crate::pipeline::{MANIFEST, Manifest, PipelineError, Pixels, read_picture};
 use crate::tensor::Rgb8;
 
 /// How two pictures differ.
@@ -41,7 +41,8 @@ pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let failed = |source| CliError::Replay { path: args.picture.clone(), source };
     let strength = manifest.init.as_ref().map(|begun| begun.strength);
     let init = InitArgs { init_image: args.init_image.clone(), mask: args.mask.clone(), strength };
-    let givens = givens(args.latents.as_deref(), &init, manifest.size())?;
+    let mut givens = givens(args.latents.as_deref(), &init, manifest.size())?;
+    givens.image = args.image.as_deref().map(read_picture).transpose()?;
     let request = manifest.request(&bundle, givens).map_err(failed)?;
     let loras: Vec<LoraArg> = args.lora.iter().cloned().map(LoraArg::full).collect();
     let given = additions::open(&loras, args.vae.as_deref())?;

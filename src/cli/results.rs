@@ -65,7 +65,7 @@ impl Places {
         Ok(places)
     }
 
-    /// Writes pictures to where their seeds belong.
+    /// Writes pictures to where they belong.
     ///
     /// # Errors
     /// [`CliError::Output`].
@@ -77,10 +77,7 @@ impl Places {
         bundle: &Bundle,
         additions: &Additions,
     ) -> Result<Results, CliError> {
-        let place = |path: &Path, image: &Image| {
-            let at = usize::try_from(image.seed - request.seed).unwrap_or(usize::MAX);
-            numbered(path, at, self.count)
-        };
+        let place = |path: &Path, image: &Image| numbered(path, image.at, self.count);
         for (image, path) in images.iter().zip(self.latents.iter().cycle()) {
             let bytes = arrays::to_npy(&image.latents.shape(), image.latents.values());
             output::write_atomically(&place(path, image), &bytes)?;
@@ -154,6 +151,9 @@ impl Results {
         });
         if request.scale > 1 {
             report["scale"] = json!(request.scale);
+        }
+        if request.unclip.is_some() {
+            report["seconds"]["prior"] = json!(seconds.prior);
         }
         if request.init.is_some() {
             report["seconds"]["encode"] = json!(seconds.encode);

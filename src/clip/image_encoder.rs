@@ -8,7 +8,8 @@ use crate::engine::{Component, EngineError, NamedTensor, Resources};
 use crate::tensor::Rgb8;
 
 /// Where the bundle keeps the configuration of an image encoder.
-const CONFIG: &[&str] = &["image_encoder/preprocessor_config.json"];
+const CONFIG: &[&str] =
+    &["image_encoder/preprocessor_config.json", "feature_extractor/preprocessor_config.json"];
 /// The same of a safety checker; diffusers' folders have it where the second says.
 const SAFETY_CONFIG: &[&str] =
     &["safety_checker/preprocessor_config.json", "feature_extractor/preprocessor_config.json"];
@@ -88,11 +89,19 @@ impl ImageEncoder {
     /// # Errors
     /// [`ImageError::Engine`].
     pub fn embed(&mut self, picture: &Rgb8) -> Result<Vec<f32>, ImageError> {
+        let mut embedding = self.embed_as_is(picture)?;
+        super::normalise(&mut embedding);
+        Ok(embedding)
+    }
+
+    /// Embeds a picture; the embedding has the length that the network gives it.
+    ///
+    /// # Errors
+    /// [`ImageError::Engine`].
+    pub fn embed_as_is(&mut self, picture: &Rgb8) -> Result<Vec<f32>, ImageError> {
         let side = self.preprocessor.side_px();
         let pixels =
             NamedTensor::new("pixel_values", &[1, 3, side, side], self.preprocessor.prepare(picture));
-        let mut embedding = self.component.run_for(OUTPUT, &[pixels])?.values;
-        super::normalise(&mut embedding);
-        Ok(embedding)
+        Ok(self.component.run_for(OUTPUT, &[pixels])?.values)
     }
 }

@@ -84,8 +84,8 @@ impl Unet {
         *input.shape.get(1)?
     }
 
-    /// Predicts for `latents`; as long as these. An image embedding that the network may take is left out, which it
-    /// knows as zeros. The guidance scale is for networks that are told it.
+    /// Predicts for `latents`; as long as these. An image embedding that the network may take is the text's, or
+    /// zeros. The guidance scale is for networks that are told it.
     ///
     /// # Errors
     /// [`EngineError`] if the inputs do not fit the graph.
@@ -135,7 +135,9 @@ impl Unet {
             NamedTensor::new("encoder_hidden_states", &text_shape, text.values().to_vec()),
         ];
         if let Some(width) = self.class_labels {
-            inputs.push(NamedTensor::new("class_labels", &[1, width], vec![0.0; width]));
+            let labels = Some(text.class_labels().to_vec()).filter(|labels| !labels.is_empty());
+            let labels = labels.unwrap_or_else(|| vec![0.0; width]);
+            inputs.push(NamedTensor::new("class_labels", &[1, labels.len()], labels));
         }
         if let Some(width) = self.timestep_cond {
             let embedding = guidance::embedding(guidance_scale, width);

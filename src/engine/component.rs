@@ -80,6 +80,7 @@ impl Component {
         kind: bundle::Component,
         resources: &Resources,
     ) -> Result<Self, EngineError> {
+        let bundle = bundle.holder(kind);
         let entry = bundle.component(kind).ok_or(EngineError::NoComponent { component: kind })?;
         let graph = serde_json::from_slice(bundle.graph(entry))
             .map_err(|source| EngineError::Graph { component: kind, source })?;

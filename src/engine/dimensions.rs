@@ -15,11 +15,18 @@ pub fn free_dimension(
     size_px: [usize; 2],
     scale: usize,
 ) -> usize {
-    let text = numbers(Component::TextEncoder, "max_position_embeddings").unwrap_or(77);
+    let of_prior = if component == Component::Prior { numbers(component, "num_embeddings") } else { None };
+    let of_text = || numbers(Component::TextEncoder, "max_position_embeddings");
+    let text = of_prior.or_else(of_text).unwrap_or(77);
     let channels = match (component, input) {
         (Component::Unet, "class_labels") => numbers(component, "projection_class_embeddings_input_dim"),
         (Component::Unet, "encoder_hidden_states") => numbers(component, "cross_attention_dim"),
         (Component::Unet, "timestep_cond") => numbers(component, "time_cond_proj_dim"),
+        (Component::Prior, "proj_embedding") => {
+            numbers(component, "embedding_proj_dim").or_else(|| numbers(component, "embedding_dim"))
+        }
+        (Component::Prior, _) => numbers(component, "embedding_dim"),
+        (Component::TextProj, _) => numbers(component, "clip_embeddings_dim"),
         (Component::VaeDecoder, _) => numbers(component, "latent_channels"),
         (Component::VaeEncoder | Component::Unet | Component::SuperResFirst | Component::SuperResLast, _) => {
             numbers(component, "in_channels")
@@ -38,7 +45,7 @@ pub fn free_dimension(
     };
     match (input, at) {
         (_, 0) => 1,
-        ("input_ids" | "encoder_hidden_states", 1) => text,
+        ("input_ids" | "encoder_hidden_states" | "attention_mask", 1) => text,
         ("encoder_hidden_states", _) | (_, 1) => channels.unwrap_or(4),
         (_, 2) => height,
         _ => width,

@@ -46,7 +46,7 @@ pub struct Input {
 pub enum InputType {
     /// 32-bit floating point.
     F32,
-    /// 64-bit integers: token ids, class labels and timesteps.
+    /// 64-bit integers: token ids, class labels and timesteps; and what is true or false.
     I64,
 }
 
@@ -122,7 +122,7 @@ pub enum Op {
         /// Added to the variance.
         epsilon: f32,
     },
-    /// Softmax(scale q k^T) v per head; reads q, k and v.
+    /// Softmax(scale q k^T) v per head; reads q, k and v, and a mask if there is one.
     Attention {
         /// The number of heads; each has its share of the channels, in order.
         heads: usize,
@@ -130,6 +130,9 @@ pub enum Op {
         scale: f32,
         /// Whether a token sees only itself and those before it.
         causal: bool,
+        /// Whether a fourth value `[n, t]` says which of the first `t` keys are seen, by not being 0; those behind them all are.
+        #[serde(default, skip_serializing_if = "is_false")]
+        masked: bool,
     },
     /// `x[.., ..c] * gelu(x[.., c..])` of `[.., 2 c]`.
     Geglu,
@@ -189,6 +192,17 @@ pub enum Op {
         /// The weight's name.
         weight: String,
     },
+    /// The tokens of several sequences `[n, t, c]`, or single tokens `[n, c]`, one behind the other: `[n, all t, c]`.
+    /// Any may hold one sequence, which is then the same for all.
+    ConcatTokens {
+        /// The name of a weight `[c]` that comes behind them all, if one does.
+        last: Option<String>,
+    },
+    /// Rows cut into tokens of equal width: `[n, t c]` -> `[n, t, c]`.
+    SplitTokens {
+        /// How many tokens.
+        count: usize,
+    },
     /// One token of a sequence: `[n, t, c]` -> `[n, c]`; a rule that looks at ids reads them as second input.
     PickToken {
         /// Which one.
@@ -202,6 +216,8 @@ pub enum Op {
 pub enum TokenRule {
     /// The first.
     First,
+    /// The last.
+    Last,
     /// The first one with the largest id (CLIP's end of text has the largest).
     LargestId,
     /// The first one with this id, or the first token where there is none.
@@ -250,6 +266,7 @@ impl Op {
             Self::TimestepEmbedding { frequencies, .. } => vec![frequencies],
             Self::Embedding { table } => vec![table],
             Self::AddPositions { weight } | Self::PrependToken { weight } => vec![weight],
+            Self::ConcatTokens { last } => last.as_deref().into_iter().collect(),
             Self::ChannelsLast
             | Self::ChannelsFirst
             | Self::Attention { .. }
@@ -263,7 +280,12 @@ impl Op {
             | Self::Slice { .. }
             | Self::Upsample
             | Self::Downsample
+            | Self::SplitTokens { .. }
             | Self::PickToken { .. } => Vec::new(),
         }
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }

@@ -26,11 +26,21 @@ const BUNDLED: &[&str] = &[
     "tokenizer_2/merges.txt",
     "tokenizer_2/tokenizer_config.json",
     "tokenizer_2/special_tokens_map.json",
+    "prior_tokenizer/vocab.json",
+    "prior_tokenizer/merges.txt",
+    "prior_tokenizer/tokenizer_config.json",
+    "prior_tokenizer/special_tokens_map.json",
+    PRIOR_STATISTICS,
+    NORMALIZER_STATISTICS,
     "image_encoder/preprocessor_config.json",
     "safety_checker/preprocessor_config.json",
     "feature_extractor/preprocessor_config.json",
     SAFETY_CONCEPTS,
 ];
+
+/// Mean and standard deviation of the embeddings that a prior makes, and of those that noise is put over.
+const PRIOR_STATISTICS: &str = "prior/statistics.json";
+const NORMALIZER_STATISTICS: &str = "image_normalizer/statistics.json";
 
 /// The concepts that a safety checker blocks.
 const SAFETY_CONCEPTS: &str = "safety_checker/concepts.json";
@@ -159,11 +169,20 @@ pub fn files(path: &Path, networks: &[Network]) -> Result<Files, ImportError> {
     for &name in BUNDLED.iter().filter(|name| path.join(name).exists()) {
         files.push((name.to_owned(), read(&path.join(name))?));
     }
-    for tokenizer in ["tokenizer", "tokenizer_2"] {
+    for tokenizer in ["tokenizer", "tokenizer_2", "prior_tokenizer"] {
         let joint = path.join(tokenizer).join("tokenizer.json");
         let vocab = format!("{tokenizer}/vocab.json");
         if joint.exists() && files.iter().all(|(name, _)| *name != vocab) {
             files.extend(vocabulary::taken_apart(tokenizer, &joint)?);
+        }
+    }
+    for (name, folder, tensors) in [
+        (PRIOR_STATISTICS, "prior", ["clip_mean", "clip_std"]),
+        (NORMALIZER_STATISTICS, "image_normalizer", ["mean", "std"]),
+    ] {
+        let is_there = files.iter().any(|(file, _)| file == name);
+        if let (false, Some(checkpoint)) = (is_there, checkpoint(&path.join(folder))?) {
+            files.push((name.to_owned(), statistics(&checkpoint, tensors)?));
         }
     }
     for Network { component, .. } in networks {
@@ -180,6 +199,16 @@ pub fn files(path: &Path, networks: &[Network]) -> Result<Files, ImportError> {
         check_safety(path, &files)?;
     }
     Ok(files)
+}
+
+/// Mean and standard deviation as the bundle has them.
+fn statistics(checkpoint: &Checkpoint, tensors: [&str; 2]) -> Result<Vec<u8>, ImportError> {
+    let read = |name: &str| {
+        let width = checkpoint.shape(name).map_or(0, |shape| shape.iter().product());
+        Ok::<_, ArchitectureError>(checkpoint.weight(name, &[width])?.read())
+    };
+    let [mean, std] = [read(tensors[0])?, read(tensors[1])?];
+    Ok(serde_json::json!({ "mean": mean, "std": std }).to_string().into_bytes())
 }
 
 /// A safety checker without concepts would let everything through.

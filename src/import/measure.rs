@@ -25,7 +25,10 @@ pub fn measure(stored: &Path, exact: &Path, report: &mut Report) -> Result<(), I
         PipelineKind::Pixels => &[bundle::Component::Unet],
         _ => &[bundle::Component::TextEncoder, bundle::Component::Unet, bundle::Component::VaeDecoder],
     };
-    if needed.iter().all(|&kind| stored.component(kind).is_some()) {
+    // unCLIP without a prior draws from pictures, of which there is none here.
+    let reads_prompts =
+        stored.pipeline().unclip.is_none() || stored.component(bundle::Component::Prior).is_some();
+    if reads_prompts && needed.iter().all(|&kind| stored.component(kind).is_some()) {
         let [exact, stored] = [exact, stored].map(|bundle| picture(&bundle, &resources));
         if let (Some(exact), Some(stored)) = (exact?, stored?) {
             report.picture = Some(difference(Deviation::of_range(0.0, 255.0), &exact, &stored));

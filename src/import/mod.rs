@@ -65,6 +65,17 @@ pub enum ImportError {
         /// The folder.
         path: PathBuf,
     },
+    /// The model that is to have the other components cannot be used.
+    #[error("{} names a base, which has to lie where the new model is written", path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the base.
+        source: BundleError,
+    },
+    /// A part of a model is to be measured.
+    #[error("a model with a base cannot be measured: leave --measure out, and measure the base")]
+    MeasureBase,
     /// A graph cannot be taken over.
     #[error("cannot import {component}")]
     Graph {
@@ -158,7 +169,10 @@ pub fn import(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report, ImportError> {
     let options = options.into();
-    let source = Source::open(source, options.prediction.map(Prediction::name))?;
+    let source = Source::open(source, options.prediction.map(Prediction::name))?.with_base(beside(target))?;
+    if options.measure && source.has_base() {
+        return Err(ImportError::MeasureBase);
+    }
     let mut parts = parts(&source)?;
     let weights: usize = parts.iter().map(Part::len).sum();
     let times = if options.measure { 5 } else { 2 };

@@ -5,6 +5,9 @@
 //!   "classes": { "null": 2, "names": [{ "name": "cat", "aliases": ["kitten"] }, { "name": "dog" }] },
 //!   "channel_error_max": 0.01, "licences": [{ "name": "...", "spdx": "MIT", "notice": "..." }], "provenance": { "...": "..." } }
 //! ```
+//! For unCLIP it may also give `default_prior_steps`, `default_prior_guidance` and `embedding_norm`. With `"base":
+//! "emoji.tintype"` the components that the folder does not have are those of that model, which has to lie where the new one is
+//! written.
 
 use std::path::Path;
 
@@ -34,6 +37,14 @@ pub struct Ours {
     pub sampler: Option<String>,
     /// What pictures can be asked for, of a model that is told a class by its number.
     pub classes: Option<Classes>,
+    /// The file name of the model that has the other components.
+    pub base: Option<String>,
+    /// Steps of the prior.
+    pub default_prior_steps: Option<usize>,
+    /// Guidance of the prior.
+    pub default_prior_guidance: Option<f64>,
+    /// The length to which embeddings of pictures are brought.
+    pub embedding_norm: Option<f64>,
     /// The terms of its parts.
     pub licences: Vec<Licence>,
     /// Where it comes from.
@@ -52,6 +63,10 @@ impl Default for Ours {
             default_guidance: None,
             sampler: None,
             classes: None,
+            base: None,
+            default_prior_steps: None,
+            default_prior_guidance: None,
+            embedding_norm: None,
             licences: Vec::new(),
             provenance: json!({}),
             f16: None,

@@ -11,7 +11,9 @@ use super::config_file::{parse, parse_python};
 use super::family::Family;
 use super::ours::Ours;
 use super::{folder, vocabulary};
-use crate::bundle::{Component, Licence, Pipeline, PipelineKind, SuperRes};
+use crate::bundle::{
+    Base, Bundle, BundleError, Component, Licence, Pipeline, PipelineKind, SuperRes, Unclip,
+};
 use crate::engine::free_dimension;
 use crate::pipeline::Sampler;
 
@@ -20,6 +22,16 @@ pub type Files = Vec<(String, Vec<u8>)>;
 
 /// The pipelines of diffusers whose one network draws pixels.
 const PIXEL_PIPELINES: [&str; 2] = ["DDPMPipeline", "DDIMPipeline"];
+/// The configurations of unCLIP's two other schedulers: that of the prior, and that of noise over embeddings.
+const UNCLIP_SCHEDULERS: [&str; 2] =
+    ["prior_scheduler/scheduler_config.json", "image_noising_scheduler/scheduler_config.json"];
+
+/// Steps of the prior, its guidance, and that of the UNet behind it.
+///
+/// Source: the defaults of `StableUnCLIPPipeline` in diffusers 0.42.1.
+const PRIOR_STEPS: usize = 25;
+const PRIOR_GUIDANCE: f64 = 4.0;
+const UNCLIP_GUIDANCE: f64 = 10.0;
 
 /// One network of a model.
 pub struct Network {
@@ -52,6 +64,10 @@ pub struct Source {
     super_res_scheduler: Option<Value>,
     /// `model_index.json`, or null.
     index: Value,
+    /// The schedulers of the prior and of noise over embeddings, or null.
+    unclip_schedulers: [Value; 2],
+    /// The model that has the components that are not here.
+    base: Option<Arc<Bundle>>,
 }
 
 impl Source {
@@ -102,7 +118,26 @@ impl Source {
         let index = if index.exists() { parse(&index)? } else { Value::Null };
         let files = folder::files(path, &networks)?;
         let ours = Ours::of_folder(path)?;
-        Ok(Self { path: path.to_owned(), networks, scheduler, super_res_scheduler, files, ours, index })
+        let mut unclip_schedulers = [Value::Null, Value::Null];
+        for (name, scheduler) in UNCLIP_SCHEDULERS.iter().zip(&mut unclip_schedulers) {
+            let file = path.join(name);
+            if file.exists() {
+                *scheduler = parse_python(&file)?;
+            }
+        }
+        let path = path.to_owned();
+        let base = None;
+        Ok(Self {
+            path,
+            networks,
+            scheduler,
+            super_res_scheduler,
+            files,
+            ours,
+            index,
+            unclip_schedulers,
+            base,
+        })
     }
 
     fn of_file(path: &Path) -> Result<Self, ImportError> {
@@ -125,8 +160,39 @@ impl Source {
         }
         let files = vocabulary::files(pads);
         let (scheduler, ours) = (file.scheduler(), Ours::default());
-        let (super_res_scheduler, index) = (None, Value::Null);
-        Ok(Self { path: path.to_owned(), networks, scheduler, super_res_scheduler, files, ours, index })
+        let (path, index, unclip_schedulers) = (path.to_owned(), Value::Null, [Value::Null, Value::Null]);
+        let (super_res_scheduler, base) = (None, None);
+        Ok(Self {
+            path,
+            networks,
+            scheduler,
+            super_res_scheduler,
+            files,
+            ours,
+            index,
+            unclip_schedulers,
+            base,
+        })
+    }
+
+    /// With the model that `tintype.json` names as base, which lies in this folder.
+    ///
+    /// # Errors
+    /// [`ImportError::Base`] if it cannot be used, or has a base itself.
+    pub fn with_base(self, folder: &Path) -> Result<Self, ImportError> {
+        let Some(name) = &self.ours.base else { return Ok(self) };
+        let refused = |source| ImportError::Base { path: self.path.join("tintype.json"), source };
+        let path = folder.join(name);
+        let base = Bundle::open(&path).map_err(refused)?;
+        if base.base().is_some() {
+            return Err(refused(BundleError::BaseOfBase { path }));
+        }
+        Ok(Self { base: Some(Arc::new(base)), ..self })
+    }
+
+    /// Whether some components are those of another model.
+    pub fn has_base(&self) -> bool {
+        self.base.is_some()
     }
 
     /// Its networks.
@@ -187,8 +253,9 @@ impl Source {
         let is_xl = kind == PipelineKind::StableDiffusionXl;
         let zeros = self.index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true);
         let family = Family::new(&self.scheduler, is_told_guidance, is_xl);
+        let guidance = if kind == PipelineKind::Unclip { UNCLIP_GUIDANCE } else { family.guidance };
         let factor = |key: &str| self.config(vae).get(key).and_then(Value::as_f64);
-        Pipeline {
+        let pipeline = Pipeline {
             kind,
             name: self.name(),
             scheduler: self.scheduler.clone(),
@@ -198,14 +265,23 @@ impl Source {
             vae_scale_factor: scale,
             default_width_px: cells * scale,
             default_height_px: cells * scale,
-            default_steps: self.ours.default_steps.unwrap_or(family.steps),
-            default_guidance: self.ours.default_guidance.unwrap_or(family.guidance),
-            sampler: self.ours.sampler.clone().unwrap_or_else(|| family.sampler.name().into()),
+            default_steps: family.steps,
+            default_guidance: guidance,
+            sampler: family.sampler.name().into(),
             force_zeros_for_empty_prompt: is_xl.then_some(zeros),
             classes: None,
             super_res: self.super_res(),
+            unclip: (kind == PipelineKind::Unclip).then(|| self.unclip()),
+            base: None,
             report: None,
             provenance: self.ours.provenance.clone(),
+        };
+        let pipeline = self.on_base(pipeline);
+        Pipeline {
+            default_steps: self.ours.default_steps.unwrap_or(pipeline.default_steps),
+            default_guidance: self.ours.default_guidance.unwrap_or(pipeline.default_guidance),
+            sampler: self.ours.sampler.clone().unwrap_or(pipeline.sampler),
+            ..pipeline
         }
     }
 
@@ -231,6 +307,8 @@ impl Source {
             force_zeros_for_empty_prompt: None,
             classes: self.ours.classes.clone(),
             super_res: None,
+            unclip: None,
+            base: None,
             report: None,
             provenance: self.ours.provenance.clone(),
         }
@@ -282,6 +360,29 @@ impl Source {
             return wrong(&self.path.join("tintype.json"), reason);
         }
         Ok(())
+    }
+
+    /// What unCLIP knows beside.
+    fn unclip(&self) -> Unclip {
+        let [prior_scheduler, image_noising_scheduler] = self.unclip_schedulers.clone();
+        Unclip {
+            prior_scheduler,
+            default_prior_steps: self.ours.default_prior_steps.unwrap_or(PRIOR_STEPS),
+            default_prior_guidance: self.ours.default_prior_guidance.unwrap_or(PRIOR_GUIDANCE),
+            image_noising_scheduler: Some(image_noising_scheduler).filter(|scheduler| !scheduler.is_null()),
+            embedding_norm: self.ours.embedding_norm,
+        }
+    }
+
+    /// The pipeline of a model that leans on another: what is drawn with the base's UNet is drawn as there.
+    fn on_base(&self, pipeline: Pipeline) -> Pipeline {
+        let (Some(bundle), Some(file)) = (&self.base, &self.ours.base) else { return pipeline };
+        let base = Some(Base { file: file.clone(), model_hash: bundle.model_hash() });
+        if !self.config(Component::Unet).is_null() {
+            return Pipeline { base, ..pipeline };
+        }
+        let Pipeline { kind, name, unclip, provenance, .. } = pipeline;
+        Pipeline { kind, name, unclip, base, provenance, report: None, ..bundle.pipeline().clone() }
     }
 
     /// How they go together: by the class of the pipeline that published them, or by what the UNet is told.

@@ -33,6 +33,7 @@ pub fn example(bundle: &Bundle, component: Component, inputs: &[Input], size: Si
         match input.name.as_str() {
             "timestep" => values.fill(500.0),
             "class_labels" if shape.len() == 1 => values.fill(0.0),
+            "attention_mask" => values.fill(1.0),
             "input_ids" => values.iter_mut().enumerate().for_each(|(at, id)| *id = at as f32),
             _ => generator.fill_normal(&mut values),
         }

@@ -6,12 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::replay::Division;
-use super::{Additions, Image, InitImage, Request, Sampler};
+use super::{Additions, Image, InitImage, Request, Sampler, Sight, UnclipRequest};
 use crate::bundle::Bundle;
 use crate::denoise::guidance::GuidanceInterval;
 use crate::kernels::Arithmetic;
 use crate::lora::Lora;
-use crate::tensor::Latents;
+use crate::tensor::{Latents, Rgb8};
 use crate::text::Syntax;
 
 /// The keyword of the A1111 text.
@@ -77,6 +77,9 @@ pub struct Manifest {
     /// The picture that it began from, if there was one: it is needed to make this one again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Begun>,
+    /// What it was drawn from by unCLIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclip: Option<Imagined>,
     /// What was added to the model's layers, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loras: Vec<UsedLora>,
@@ -98,6 +101,41 @@ pub struct Begun {
     pub masked: bool,
     /// The share of the steps that were taken.
     pub strength: f64,
+}
+
+/// What embedding a picture was drawn from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imagined {
+    /// Steps of the prior.
+    pub prior_steps: usize,
+    /// The prior's guidance scale.
+    pub prior_guidance: f32,
+    /// How much noise lay over the embedding.
+    pub noise_level: usize,
+    /// A hash of the picture that was embedded, if one was: it is needed to make this one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+    /// Whether it lay between two, which are not kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub between: bool,
+}
+
+impl From<&UnclipRequest> for Imagined {
+    fn from(request: &UnclipRequest) -> Self {
+        let (picture, between) = match &request.sight {
+            Sight::Prompt => (None, false),
+            Sight::Picture(picture) => (Some(picture_hash(picture)), false),
+            Sight::Between(_) => (None, true),
+        };
+        Self {
+            prior_steps: request.prior_steps,
+            prior_guidance: request.prior_guidance.get(),
+            noise_level: request.noise_level,
+            picture,
+            between,
+        }
+    }
 }
 
 /// A LoRA that a picture was made with.
@@ -178,6 +216,7 @@ impl Manifest {
             latents_given: request.latents.is_some(),
             latents_hash: request.latents.as_ref().map(hash),
             init: request.init.as_ref().map(Begun::new),
+            unclip: request.unclip.as_ref().map(Imagined::from),
             loras: additions.loras.iter().map(UsedLora::from).collect(),
             vae: additions.decoder.as_deref().map(UsedDecoder::from),
             division: None,
@@ -250,6 +289,16 @@ pub(super) fn hash(latents: &Latents) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
+/// A hash of a picture.
+pub(super) fn picture_hash(picture: &Rgb8) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for side in [picture.width_px(), picture.height_px()] {
+        hasher.update(&(side as u64).to_le_bytes());
+    }
+    hasher.update(picture.pixels());
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
 /// A value that its readers would cut at a comma, colon or new line is written as a JSON string.
 fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n']) {
@@ -286,6 +335,7 @@ impl Manifest {
             latents_given: false,
             latents_hash: None,
             init: None,
+            unclip: None,
             loras: vec![UsedLora { name: "a.safetensors".into(), hash: "12ab".into(), strength: 0.5 }],
             vae: Some(UsedDecoder { model: "taesd".into(), model_hash: "34cd".into() }),
             division: None,

@@ -1,5 +1,6 @@
 //! What to do in which order: each pipeline loads a stage, runs it and lets go of it before the next.
 
+mod abilities;
 mod additions;
 mod block;
 mod classes;
@@ -21,12 +22,13 @@ mod start;
 mod state;
 mod super_resolution;
 mod text_to_image;
+mod unclip;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, PipelineKind};
-use crate::clip::ImageError;
+use crate::clip::{ImageError, StatisticsError};
 use crate::denoise::SamplerError;
 use crate::denoise::config::ConfigError;
 use crate::engine::{EngineError, Resources};
@@ -57,6 +59,7 @@ pub use size::Size;
 pub use state::{State, decode_state, encode_state};
 pub use super_resolution::SuperResolution;
 pub use text_to_image::{Image, Seconds, TextToImage, stages};
+pub use unclip::{End, Sight, UnclipError, UnclipRequest};
 
 /// Draws with a model of whichever kind, as it is; the pictures, and where the time went.
 ///
@@ -141,6 +144,9 @@ pub enum PipelineError {
     /// Pictures cannot be embedded.
     #[error(transparent)]
     ImageEncoder(#[from] ImageError),
+    /// The model does not say right how its embeddings vary.
+    #[error(transparent)]
+    Statistics(#[from] StatisticsError),
     /// Finished pictures could not be judged.
     #[error(transparent)]
     Gate(#[from] GateError),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::classes::{self, ClassError};
-use super::progress::Told;
+use super::progress::Watcher;
 use super::start::Start;
 use super::text_to_image::timed;
 use super::{Image, PipelineError, Progress, Request, RequestError, Seconds, footprints};
@@ -94,11 +94,11 @@ impl Pixels {
         let labels = self.labels(request)?;
         let mut unet = timed(&mut self.seconds.load, || PixelUnet::load(&self.bundle, &self.resources))?;
         let mut images = Vec::with_capacity(request.count);
-        for (at, seed) in (0..request.count).zip(request.seed..) {
+        for (at, seed) in request.seeds().enumerate() {
             let (before, total) = (at * request.steps, request.count * request.steps);
-            let mut told = Told { progress, first: 0, before, total };
-            let latents = self.denoise(request, seed, &labels, &mut unet, &mut told)?;
-            images.push(self.image(seed, latents)?);
+            let mut watcher = Watcher { progress, first: 0, before, total };
+            let latents = self.denoise(request, seed, &labels, &mut unet, &mut watcher)?;
+            images.push(self.image((at, seed), latents)?);
         }
         Ok(images)
     }
@@ -109,7 +109,7 @@ impl Pixels {
         seed: u64,
         &Labels { label, null }: &Labels,
         unet: &mut PixelUnet,
-        told: &mut Told,
+        watcher: &mut Watcher,
     ) -> Result<Latents, PipelineError> {
         let mut sampler = self.sampler(request)?;
         let mut generator = TorchGenerator::new(seed);
@@ -126,13 +126,14 @@ impl Pixels {
             _ => unet.predict(pixels, at, label),
         };
         timed(&mut self.seconds.denoise, || {
-            walk(&mut *sampler, 0..steps, None, &mut latents, &mut generator, told, &mut predict)
+            walk(&mut *sampler, 0..steps, None, &mut latents, &mut generator, watcher, &mut predict)
         })?;
         Ok(latents)
     }
 
-    fn image(&self, seed: u64, latents: Latents) -> Result<Image, PipelineError> {
+    fn image(&self, (at, seed): (usize, u64), latents: Latents) -> Result<Image, PipelineError> {
         let pixels = Rgb8::from_planes(latents.values(), latents.width_cells(), latents.height_cells())?;
-        Ok(Image { seed, latents, pixels, arithmetic: self.resources.arithmetic, division: None })
+        let arithmetic = self.resources.arithmetic;
+        Ok(Image { at, seed, latents, pixels, arithmetic, division: None })
     }
 }

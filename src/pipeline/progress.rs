@@ -40,7 +40,7 @@ pub trait Progress {
 impl Progress for () {}
 
 /// Tells the caller of one picture's steps as of the request's.
-pub(super) struct Told<'a> {
+pub(super) struct Watcher<'a> {
     /// The caller.
     pub progress: &'a mut dyn Progress,
     /// The step that the picture began with.
@@ -51,7 +51,7 @@ pub(super) struct Told<'a> {
     pub total: usize,
 }
 
-impl Observer for Told<'_> {
+impl Observer for Watcher<'_> {
     fn wants_original(&self) -> bool {
         self.progress.wants_original()
     }

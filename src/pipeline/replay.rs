@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{VERSION, hash};
-use super::{InitImage, Manifest, Request, RequestError, Sampler, Size};
+use super::manifest::{VERSION, hash, picture_hash};
+use super::{InitImage, Manifest, Request, RequestError, Sampler, Sight, Size, UnclipError, UnclipRequest};
 use crate::bundle::Bundle;
 use crate::denoise::guidance::GuidanceScale;
 use crate::engine::{Resources, Threads, Tile};
-use crate::tensor::Latents;
+use crate::tensor::{Latents, Rgb8};
 use crate::text::Prompt;
 
 /// What decides how the autoencoder's maps are divided.
@@ -29,6 +29,8 @@ pub struct Givens {
     pub latents: Option<Latents>,
     /// The picture to begin from.
     pub init: Option<InitImage>,
+    /// The picture to embed.
+    pub image: Option<Rgb8>,
 }
 
 /// Why a manifest does not make a picture again.
@@ -81,6 +83,11 @@ pub enum ManifestError {
         /// The flag that takes it.
         flag: &'static str,
     },
+    /// It was drawn between two embeddings.
+    #[error(
+        "it was drawn on the way between two embeddings, which it does not hold: draw it again with --interpolate"
+    )]
+    Between,
     /// A value that no request can have.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -134,7 +141,7 @@ impl Manifest {
             false if expected.is_none() => Ok(()),
             false => Err(ManifestError::Given { what, flag, given: got.is_some() }),
         };
-        let Givens { latents, init } = givens;
+        let Givens { latents, init, image } = givens;
         same("noise that was given", "--latents", &self.latents_hash, latents.as_ref().map(hash))?;
         let expected = self.init.as_ref().map(|begun| begun.hash.clone());
         let what = if self.init.as_ref().is_some_and(|begun| begun.masked) {
@@ -143,6 +150,8 @@ impl Manifest {
             ("another picture", "--init-image")
         };
         same(what.0, what.1, &expected, init.as_ref().map(InitImage::hash))?;
+        let expected = self.unclip.as_ref().and_then(|imagined| imagined.picture.clone());
+        same("the embedding of a picture", "--image", &expected, image.as_ref().map(picture_hash))?;
         let prompt = |text: &str| Prompt::new(text).map_err(RequestError::from);
         let mut request = Request::new(bundle, prompt(&self.prompt)?, self.seed)?;
         request.negative = prompt(&self.negative)?;
@@ -158,6 +167,18 @@ impl Manifest {
         request.scale = self.scale;
         request.latents = latents.filter(|_| self.latents_given);
         request.init = init.filter(|_| self.init.is_some());
+        if let Some(imagined) = &self.unclip {
+            if imagined.between {
+                return Err(ManifestError::Between);
+            }
+            let scale = GuidanceScale::new(imagined.prior_guidance).map_err(UnclipError::Guidance);
+            request.unclip = Some(UnclipRequest {
+                sight: image.filter(|_| imagined.picture.is_some()).map_or(Sight::Prompt, Sight::Picture),
+                prior_steps: imagined.prior_steps,
+                prior_guidance: scale.map_err(RequestError::from)?,
+                noise_level: imagined.noise_level,
+            });
+        }
         Ok(request)
     }
 

@@ -1,6 +1,7 @@
 //! What is asked for, checked against what the model can do before anything is loaded.
 
-use super::{ClassError, InitImage, Sampler, Size};
+use super::abilities::{draws_parts, grid_px, is_told_guidance, unet_channels};
+use super::{ClassError, InitImage, Sampler, Size, UnclipError, UnclipRequest};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
 use crate::denoise::schedule::MAX_INFERENCE_STEPS;
@@ -65,6 +66,8 @@ pub struct Request {
     pub scale: usize,
     /// Go on from here instead of from noise; for one picture alone.
     pub halfway: Option<Halfway>,
+    /// What a model of the kind `unclip` is asked beside; `None` for others.
+    pub unclip: Option<UnclipRequest>,
 }
 
 /// Why a request was refused.
@@ -225,6 +228,9 @@ pub enum RequestError {
         "this model is told the guidance scale and runs once a step: leave the guidance interval out, it would save nothing"
     )]
     ToldGuidance,
+    /// What unCLIP cannot draw from.
+    #[error(transparent)]
+    Unclip(#[from] UnclipError),
     /// The guidance scale or interval is out of range.
     #[error(transparent)]
     Guidance(#[from] GuidanceError),
@@ -255,6 +261,7 @@ impl Request {
             init: None,
             scale: 1,
             halfway: None,
+            unclip: UnclipRequest::of_model(pipeline)?,
         })
     }
 
@@ -345,6 +352,13 @@ impl Request {
         Ok(())
     }
 
+    /// The seeds of its pictures, in order.
+    pub fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
+        let step = if self.unclip.as_ref().is_some_and(UnclipRequest::shares_noise) { 0 } else { 1 };
+        let first = self.seed;
+        (0..self.count as u64).map(move |at| first + at * step)
+    }
+
     /// Steps that are taken: all of them, or a share of them from a given picture on.
     pub fn steps_taken(&self) -> usize {
         self.steps - self.init.as_ref().map_or(0, |init| init.first_step(self.steps))
@@ -370,29 +384,4 @@ impl Sampler {
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(()) & u64::from(u32::MAX)
-}
-
-/// Channels that the UNet takes.
-fn unet_channels(bundle: &Bundle) -> usize {
-    let config = bundle.component(Component::Unet).map(|unet| &unet.config);
-    let channels = config.and_then(|c| c["in_channels"].as_u64()).and_then(|n| usize::try_from(n).ok());
-    channels.unwrap_or(bundle.pipeline().latent_channels)
-}
-
-/// Whether the UNet was made to draw parts of pictures: it is shown a mask and the latents of what that leaves.
-pub(super) fn draws_parts(bundle: &Bundle) -> bool {
-    unet_channels(bundle) == 2 * bundle.pipeline().latent_channels + 1
-}
-
-/// Whether the UNet is told the guidance scale.
-fn is_told_guidance(bundle: &Bundle) -> bool {
-    let unet = bundle.component(Component::Unet);
-    unet.is_some_and(|unet| unet.config["time_cond_proj_dim"].is_u64())
-}
-
-/// What every side is a multiple of: a latent cell, as often as the UNet halves the latents.
-fn grid_px(bundle: &Bundle) -> usize {
-    let config = bundle.component(Component::Unet).map(|unet| &unet.config);
-    let levels = config.and_then(|c| c["block_out_channels"].as_array()).map_or(4, Vec::len);
-    bundle.pipeline().vae_scale_factor << levels.clamp(1, 8).saturating_sub(1)
 }

@@ -12,12 +12,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::abilities::draws_parts;
 use super::footprint::check_feature_cache;
 use super::gate::Gate;
-use super::progress::Told;
-use super::request::draws_parts;
+use super::progress::Watcher;
 use super::start::{Encoded, Start};
-use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, footprints};
+use super::unclip::{self, Told};
+use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, UnclipRequest, footprints};
 use crate::bundle::{Bundle, Component};
 use crate::clip::Concept;
 use crate::denoise::Sampler;
@@ -34,7 +35,9 @@ use crate::vae::{VaeDecoder, VaeEncoder};
 
 /// The components of a model that run one after the other; from a given picture the autoencoder's encoder is another.
 pub fn stages(bundle: &Bundle) -> Vec<Component> {
-    text_encoders(bundle).chain([Component::Unet, Component::VaeDecoder]).collect()
+    let unclip = UnclipRequest::of_model(bundle.pipeline()).ok().flatten();
+    let told = unclip.map_or(Vec::new(), |unclip| unclip.components(bundle));
+    text_encoders(bundle).chain(told).chain([Component::Unet, Component::VaeDecoder]).collect()
 }
 
 /// The components that read prompts: one, or in some models two.
@@ -46,6 +49,8 @@ fn text_encoders(bundle: &Bundle) -> impl Iterator<Item = Component> {
 /// A finished picture.
 #[derive(Debug, Clone)]
 pub struct Image {
+    /// Which picture of the request it is, from 0.
+    pub at: usize,
     /// The seed that makes it again.
     pub seed: u64,
     /// The latents before decoding, and before the division by the scaling factor.
@@ -65,6 +70,8 @@ pub struct Seconds {
     pub load: f64,
     /// Encoding the prompts.
     pub text: f64,
+    /// Making embeddings of pictures, of unCLIP.
+    pub prior: f64,
     /// Encoding a given picture.
     pub encode: f64,
     /// Denoising.
@@ -147,6 +154,9 @@ impl TextToImage {
     /// [`PipelineError`]: the request's fault, or the model's configuration.
     pub fn check(&self, request: &Request) -> Result<(), PipelineError> {
         request.check(&self.bundle)?;
+        if let Some(unclip) = &request.unclip {
+            unclip.check(&self.bundle, request.count)?;
+        }
         let sampler = self.sampler(request)?;
         match &request.halfway {
             Some(halfway) if halfway.memory.len() != sampler.memory().len() => {
@@ -178,18 +188,20 @@ impl TextToImage {
         if self.resources.memory_bytes.is_some() {
             let (encoder, judges) = (request.init.as_ref(), gate.iter().flat_map(Gate::components));
             let before = text_encoders(&self.bundle).chain(encoder.map(|_| Component::VaeEncoder));
-            let own: Vec<Component> = before.chain([Component::Unet]).chain(judges).collect();
+            let told = request.unclip.as_ref().map_or(Vec::new(), |unclip| unclip.components(&self.bundle));
+            let own: Vec<Component> = before.chain(told).chain([Component::Unet]).chain(judges).collect();
             footprints(&self.bundle, &own, request.size, &self.resources)?;
             footprints(&self.decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
         check_feature_cache(&self.bundle, request.feature_cache, request.size, &self.resources)?;
-        let texts = self.encode_texts(request, progress)?;
+        let told = self.tell(request, progress)?;
         let encoded = self.encode_picture(request)?;
-        let latents = self.denoise(request, &texts, encoded.as_ref(), progress)?;
+        let latents = self.denoise(request, told, encoded.as_ref(), progress)?;
         let pixels = self.decode(&latents)?;
-        let images = (request.seed..).zip(latents.into_iter().zip(pixels));
+        let images = (0..).zip(request.seeds()).zip(latents.into_iter().zip(pixels));
         let (arithmetic, division) = (self.resources.arithmetic, self.division);
-        let image = |(seed, (latents, pixels))| Image { seed, latents, pixels, arithmetic, division };
+        let image =
+            |((at, seed), (latents, pixels))| Image { at, seed, latents, pixels, arithmetic, division };
         let images = images.map(image).collect();
         match gate {
             Some(gate) => self.let_through(&gate, images),
@@ -210,6 +222,25 @@ impl TextToImage {
             }
         }
         Ok(seen)
+    }
+
+    /// What the UNet is told for each picture.
+    fn tell(&mut self, request: &Request, progress: &mut dyn Progress) -> Result<Vec<Told>, PipelineError> {
+        let texts = self.encode_texts(request, progress)?;
+        match &request.unclip {
+            Some(unclip) => timed(&mut self.seconds.prior, || {
+                unclip::told(&self.bundle, &self.resources, request, unclip, texts)
+            }),
+            None => {
+                let [cond, uncond] = texts.map(Arc::new);
+                let told = |seed| Told {
+                    cond: cond.clone(),
+                    uncond: uncond.clone(),
+                    generator: TorchGenerator::new(seed),
+                };
+                Ok(request.seeds().map(told).collect())
+            }
+        }
     }
 
     /// What the model is told of the prompt, and of the negative prompt. Both are cut into as many chunks, for every encoder.
@@ -274,7 +305,7 @@ impl TextToImage {
     fn denoise(
         &mut self,
         request: &Request,
-        [cond, uncond]: &[TextEmbedding; 2],
+        told: Vec<Told>,
         encoded: Option<&Encoded>,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
@@ -283,13 +314,12 @@ impl TextToImage {
         if self.attention.is_some() {
             unet = unet.recording_attention()?;
         }
-        if let Some(expected) = unet.fixed_tokens().filter(|&tokens| tokens != cond.tokens()) {
-            return Err(RequestError::Tokens { expected, got: cond.tokens() }.into());
-        }
         let mut all = Vec::with_capacity(request.count);
-        for (at, seed) in (0..request.count).zip(request.seed..) {
+        for (at, Told { cond, uncond, mut generator }) in told.into_iter().enumerate() {
+            if let Some(expected) = unet.fixed_tokens().filter(|&tokens| tokens != cond.tokens()) {
+                return Err(RequestError::Tokens { expected, got: cond.tokens() }.into());
+            }
             let mut sampler = self.sampler(request)?;
-            let mut generator = TorchGenerator::new(seed);
             let start = Start::new(request, &self.bundle, encoded, &mut *sampler, &mut generator)?;
             let Start { mut latents, step: first, kept, beside } = start;
             let mut next = first;
@@ -300,13 +330,14 @@ impl TextToImage {
                 sampler.remember(&halfway.memory);
             }
             let taken = request.steps_taken();
-            let mut told = Told { progress, first, before: at * taken, total: request.count * taken };
+            let mut watcher = Watcher { progress, first, before: at * taken, total: request.count * taken };
             let (kept, beside) = (kept.as_ref(), beside.as_ref());
             let (guidance_scale, guidance_interval) = (request.guidance_scale, request.guidance_interval);
+            let (cond, uncond) = (&*cond, &*uncond);
             let condition = Condition { cond, uncond, guidance_scale, guidance_interval, beside, kept };
             timed(&mut self.seconds.denoise, || {
                 let (steps, latents, generator) = (next..sampler.steps(), &mut latents, &mut generator);
-                run(&mut unet, &mut *sampler, steps, &condition, latents, generator, &mut told)
+                run(&mut unet, &mut *sampler, steps, &condition, latents, generator, &mut watcher)
             })?;
             all.push(latents);
         }

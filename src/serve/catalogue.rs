@@ -113,16 +113,18 @@ impl Model {
         if let Some(known) = &*lock(&self.corrupt) {
             return Ok(known.clone());
         }
-        for component in &self.bundle.header().components {
-            for tensor in &component.tensors {
-                pulse.beat()?;
-                if let Err(error) = self.bundle.verify_tensor(component.name, tensor) {
-                    let reason = error.to_string();
-                    *lock(&self.corrupt) = Some(Err(reason.clone()));
-                    return Ok(Err(reason));
+        for bundle in [Some(&self.bundle), self.bundle.base()].into_iter().flatten() {
+            for component in &bundle.header().components {
+                for tensor in &component.tensors {
+                    pulse.beat()?;
+                    if let Err(error) = bundle.verify_tensor(component.name, tensor) {
+                        let reason = error.to_string();
+                        *lock(&self.corrupt) = Some(Err(reason.clone()));
+                        return Ok(Err(reason));
+                    }
                 }
+                bundle.release(component);
             }
-            self.bundle.release(component);
         }
         *lock(&self.corrupt) = Some(Ok(()));
         Ok(Ok(()))

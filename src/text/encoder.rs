@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};
+use super::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, Tokens};
 use super::weighted::{self, Chunk, WeightError};
 use super::{Prompt, Syntax, Word};
 use crate::bundle::{self, Bundle};
 use crate::engine::{Component, EngineError, NamedTensor, Resources};
-use crate::tensor::{ShapeError, TextEmbedding};
+use crate::tensor::{Sentence, ShapeError, TextEmbedding};
 
 /// Why a prompt was not encoded.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,13 @@ const SECOND: FileNames = FileNames {
     special_tokens_map: "tokenizer_2/special_tokens_map.json",
 };
 
+const OF_PRIOR: FileNames = FileNames {
+    vocab: "prior_tokenizer/vocab.json",
+    merges: "prior_tokenizer/merges.txt",
+    config: "prior_tokenizer/tokenizer_config.json",
+    special_tokens_map: "prior_tokenizer/special_tokens_map.json",
+};
+
 /// What is taken of an encoder that has to name it: the embedding of the whole sentence.
 const POOLED: &str = "text_embeds";
 
@@ -113,7 +120,11 @@ impl TextEncoder {
         resources: &Resources,
     ) -> Result<Self, EncodeError> {
         let file = |name| bundle.file(name).ok_or(EncodeError::NoFile { name });
-        let names = if kind == bundle::Component::TextEncoder2 { SECOND } else { FIRST };
+        let names = match kind {
+            bundle::Component::TextEncoder2 => SECOND,
+            bundle::Component::PriorTextEncoder => OF_PRIOR,
+            _ => FIRST,
+        };
         let component = Component::load(bundle, kind, resources)?;
         let config = bundle.component(kind).map(|c| &c.config);
         let number = |key: &str| config.and_then(|c| c[key].as_u64());
@@ -209,6 +220,20 @@ impl TextEncoder {
         let tokens = self.tokenizer.encode(prompt)?;
         let outputs = self.run(&tokens.ids)?;
         Ok(self.component.pick(outputs, POOLED)?.values)
+    }
+
+    /// All that a prior is told of a sentence, and the end of it that did not fit.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::embed`]; [`EncodeError::Output`].
+    pub fn read(&mut self, prompt: &Prompt) -> Result<(Sentence, Option<String>), EncodeError> {
+        let Tokens { ids, count: tokens, dropped } = self.tokenizer.encode(prompt)?;
+        let outputs = self.run(&ids)?;
+        let pooled = self.component.pick(outputs.clone(), POOLED)?.values;
+        let states = self.component.pick(outputs, LAST_STATES)?;
+        let width = states.values.len() / ids.len();
+        let embedding = TextEmbedding::new(states.values, ids.len(), width)?.with_pooled(pooled);
+        Ok((Sentence { embedding, tokens }, dropped))
     }
 
     fn run(&mut self, ids: &[u32]) -> Result<Vec<NamedTensor>, EngineError> {

@@ -128,6 +128,8 @@ pub struct TokenizerFiles<'a> {
 pub struct Tokens {
     /// As many ids as the context, each below [`Tokenizer::vocab_size`].
     pub ids: heapless::Vec<u32, MAX_CONTEXT>,
+    /// How many of them stand before the padding.
+    pub count: usize,
     /// The end of the prompt, from the first token that did not fit.
     pub dropped: Option<String>,
 }
@@ -191,8 +193,9 @@ impl Tokenizer {
     pub fn encode(&self, prompt: &Prompt) -> Result<Tokens, TokenizerError> {
         let encoding = self.inner.encode(prompt.as_str(), false).map_err(TokenizerError::Library)?;
         let ids = self.framed(encoding.get_ids());
+        let count = encoding.get_ids().len().min(self.room()) + 2;
         let dropped = encoding.get_offsets().get(self.room()).map(|&(start, _)| rest(prompt.as_str(), start));
-        Ok(Tokens { ids, dropped })
+        Ok(Tokens { ids, count, dropped })
     }
 
     /// The words of a prompt, as far as their tokens fit.

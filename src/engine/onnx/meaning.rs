@@ -39,8 +39,21 @@ pub struct Scores {
     pub scale: f32,
     /// Whether later keys are masked.
     pub causal: bool,
+    /// What else says which keys are seen.
+    pub mask: Option<Value>,
     /// Whether the softmax has been taken.
     pub softmax: bool,
+}
+
+/// A mask over keys up to some point: 1 where a key is not seen, and then much less than 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask {
+    /// The graph input that is not 0 where a key is seen.
+    pub seen: Value,
+    /// Whether it is ready to be added to scores.
+    pub scaled: bool,
+    /// Whether later keys are masked, too.
+    pub causal: bool,
 }
 
 /// A layer normalisation in single steps, up to one of them; all are of the last axis.
@@ -131,6 +144,8 @@ pub enum Meaning {
     Moment(View, Moment),
     /// Attention.
     Scores(Scores),
+    /// What is added to scores so that some keys are not seen.
+    Mask(Mask),
     /// A timestep embedding.
     Sinusoids(Sinusoids),
     /// Where a token id stands: 1 at the places where it does.
@@ -151,6 +166,7 @@ impl Meaning {
             Self::Normalised(_) => "a normalisation without its factors and summands",
             Self::Moment(..) => "a part of a layer normalisation",
             Self::Scores(_) => "an attention's score matrix",
+            Self::Mask(_) => "a mask over keys",
             Self::Sinusoids(_) => "a part of a timestep embedding",
             Self::IsId(..) | Self::Place(..) => "the place of a token",
         }

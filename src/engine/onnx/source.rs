@@ -147,7 +147,7 @@ fn source_input(
     let pb::type_proto::Value::TensorType(tensor) = value;
     let dtype = match DataType::try_from(tensor.elem_type) {
         Ok(DataType::Float | DataType::Float16) => InputType::F32,
-        Ok(DataType::Int64 | DataType::Int32) => InputType::I64,
+        Ok(DataType::Int64 | DataType::Int32 | DataType::Bool) => InputType::I64,
         _ => return Err(untyped()),
     };
     let dims = tensor.shape.as_ref().map_or(&[][..], |s| &s.dim);

@@ -29,6 +29,7 @@ pub struct Attention {
     heads: usize,
     scale: f32,
     causal: bool,
+    masked: bool,
     level: Level,
 }
 
@@ -41,6 +42,14 @@ struct Head {
     /// How many keys there are.
     count: usize,
     width: usize,
+}
+
+/// The keys that a mask leaves, with their values.
+struct Seen {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    /// Where each of them was.
+    places: Vec<usize>,
 }
 
 /// Some queries of one head, and what comes of them.
@@ -57,11 +66,11 @@ impl Attention {
     ///
     /// # Errors
     /// A sentence, if there are no heads or the scale is not a positive number.
-    pub fn new(heads: usize, scale: f32, causal: bool) -> Result<Self, String> {
+    pub fn new(heads: usize, scale: f32, causal: bool, masked: bool) -> Result<Self, String> {
         if heads == 0 || !(scale.is_finite() && scale > 0.0) {
             return Err(format!("attention with {heads} heads and scale {scale}"));
         }
-        Ok(Self { heads, scale, causal, level: Level::detect() })
+        Ok(Self { heads, scale, causal, masked, level: Level::detect() })
     }
 }
 
@@ -97,6 +106,17 @@ impl Head {
     fn parts(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
         let down = self.width.next_multiple_of(ROWS);
         self.keys.chunks(KEYS * self.width).zip(self.values.chunks(KEYS * down))
+    }
+}
+
+impl Seen {
+    /// Of keys and values that have `channels`; what the mask does not reach is seen.
+    fn new(mask: &[f32], keys: &[f32], values: &[f32], channels: usize) -> Self {
+        let is_seen = |key: &usize| mask.get(*key).is_none_or(|&seen| seen != 0.0);
+        let places: Vec<usize> = (0..keys.len() / channels).filter(is_seen).collect();
+        let rows =
+            |of: &[f32]| places.iter().flat_map(|at| &of[at * channels..][..channels]).copied().collect();
+        Self { keys: rows(keys), values: rows(values), places }
     }
 }
 
@@ -157,7 +177,13 @@ impl Operation for Attention {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        let [q, k, v] = inputs else { return Err("it takes queries, keys and values".into()) };
+        let (q, k, v) = match (inputs, self.masked) {
+            ([q, k, v], false) => (q, k, v),
+            ([q, k, v, [n, seen]], true) if *n == q[0] && *seen <= rows_of(k)?.0 / n => (q, k, v),
+            _ => {
+                return Err(format!("{inputs:?} are not queries, keys and values, and a mask if it has one"));
+            }
+        };
         let (channels, others) = (rows_of(q)?.1, [rows_of(k)?.1, rows_of(v)?.1]);
         let fits = others == [channels; 2] && k == v && q[0] == k[0] && channels.is_multiple_of(self.heads);
         if !fits {
@@ -171,7 +197,9 @@ impl Operation for Attention {
             (inputs[1][1..inputs[1].len() - 1].iter().product::<usize>(), inputs[1][inputs[1].len() - 1]);
         let width = channels / self.heads;
         let down = width.next_multiple_of(ROWS);
-        let packed = (keys.next_multiple_of(ROWS) * width + down * keys) * size_of::<f32>();
+        let seen =
+            if self.masked { keys * (2 * channels * size_of::<f32>() + size_of::<usize>()) } else { 0 };
+        let packed = (keys.next_multiple_of(ROWS) * width + down * keys) * size_of::<f32>() + seen;
         let of_queries = CHUNK_QUERIES / LANES * (width + down);
         packed + threads * (KEYS.min(keys.next_multiple_of(ROWS)) + of_queries) * size_of::<Line>()
     }
@@ -185,10 +213,14 @@ impl Operation for Attention {
         for (n, (queries, out)) in pictures.enumerate() {
             let keys = &inputs[1][n * per_key..(n + 1) * per_key];
             let values = &inputs[2][n * per_key..(n + 1) * per_key];
+            let mask = inputs.get(3).map(|mask| &mask[n * shapes[3][1]..(n + 1) * shapes[3][1]]);
+            let seen = mask.map(|mask| Seen::new(mask, keys, values, channels));
+            let (keys, values) = seen.as_ref().map_or((keys, values), |seen| (&seen.keys, &seen.values));
+            let places = seen.as_ref().map(|seen| &seen.places[..]);
             for at in (0..channels).step_by(width) {
                 let head = Head::pack(keys, values, channels, at, width, threads);
                 threads.for_each_chunk(out, CHUNK_QUERIES * channels, |chunk, out| {
-                    self.chunk(&head, chunk * CHUNK_QUERIES, queries, channels, at, out);
+                    self.chunk((&head, places), chunk * CHUNK_QUERIES, queries, channels, at, out);
                 });
             }
         }
@@ -196,8 +228,20 @@ impl Operation for Attention {
 }
 
 impl Attention {
-    /// One head's share of some rows of the output, from query `first` on.
-    fn chunk(&self, head: &Head, first: usize, queries: &[f32], channels: usize, at: usize, out: &mut [f32]) {
+    /// One head's share of some rows of the output, from query `first` on; `places` are those that its keys had before some
+    /// were left out.
+    fn chunk(
+        &self,
+        (head, places): (&Head, Option<&[usize]>),
+        first: usize,
+        queries: &[f32],
+        channels: usize,
+        at: usize,
+        out: &mut [f32],
+    ) {
+        // How many keys there are up to a query's own place.
+        let up_to =
+            |query: usize| places.map_or(query + 1, |places| places.partition_point(|&key| key <= query));
         let queries = &queries[first * channels..][..out.len()];
         let mut groups: Vec<Queries> = queries
             .chunks(LANES * channels)
@@ -209,7 +253,7 @@ impl Attention {
             let count = KEYS.min(head.count - keys_before);
             for (group, queries) in groups.iter_mut().enumerate() {
                 let seen = std::array::from_fn(|lane| match self.causal {
-                    true => (first + group * LANES + lane + 1).saturating_sub(keys_before).min(count),
+                    true => up_to(first + group * LANES + lane).saturating_sub(keys_before).min(count),
                     false => count,
                 });
                 queries.meet(self.level, (keys, values), seen, self.scale, &mut scores);

@@ -75,8 +75,8 @@ fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String>
         Op::LayerNorm { weight, bias, epsilon } => {
             Arc::new(layer_norm::LayerNorm::new(weights, weight, bias, *epsilon)?)
         }
-        Op::Attention { heads, scale, causal } => {
-            Arc::new(attention::Attention::new(*heads, *scale, *causal)?)
+        Op::Attention { heads, scale, causal, masked } => {
+            Arc::new(attention::Attention::new(*heads, *scale, *causal, *masked)?)
         }
         Op::Geglu => Arc::new(geglu::Geglu),
         Op::Activation { function } => Arc::new(elementwise::Activation(*function)),
@@ -95,6 +95,10 @@ fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String>
         Op::Embedding { table } => Arc::new(embedding::Embedding(weights.table(table)?)),
         Op::AddPositions { weight } => Arc::new(tokens::AddPositions(weights.vector(weight)?)),
         Op::PrependToken { weight } => Arc::new(tokens::PrependToken(weights.vector(weight)?)),
+        Op::ConcatTokens { last } => {
+            Arc::new(tokens::ConcatTokens(last.as_deref().map(|name| weights.vector(name)).transpose()?))
+        }
+        Op::SplitTokens { count } => Arc::new(tokens::SplitTokens(*count)),
         Op::PickToken { rule } => Arc::new(tokens::PickToken(*rule)),
     })
 }

@@ -155,10 +155,20 @@ impl Builder {
         heads: usize,
         causal: bool,
     ) -> Value {
-        // Queries and keys each get the root of the factor in torch, which rounds it.
-        let root = ((channels / heads) as f32).sqrt().recip().sqrt();
-        let scale = root * root;
-        self.emit(place, Op::Attention { heads, scale, causal }, &qkv)
+        let scale = scale_of(channels / heads);
+        self.emit(place, Op::Attention { heads, scale, causal, masked: false }, &qkv)
+    }
+
+    /// Causal attention in which a mask says which of the first keys are seen: queries, keys, values and the mask.
+    pub fn masked_attention(
+        &mut self,
+        place: &str,
+        qkv_mask: [Value; 4],
+        channels: usize,
+        heads: usize,
+    ) -> Value {
+        let scale = scale_of(channels / heads);
+        self.emit(place, Op::Attention { heads, scale, causal: true, masked: true }, &qkv_mask)
     }
 
     /// Timesteps, or sizes, as `width` cosines and sines each.
@@ -212,9 +222,16 @@ impl Builder {
         there.then(|| self.weight(format!("{module}.bias"), &[channels])).transpose()
     }
 
-    fn weight(&mut self, name: String, shape: &[usize]) -> Result<String, ArchitectureError> {
+    /// The weight of that name.
+    pub fn weight(&mut self, name: String, shape: &[usize]) -> Result<String, ArchitectureError> {
         let stored = self.checkpoint.weight(&name, shape)?;
         self.weights.push((name.clone(), Weight::Stored(stored)));
         Ok(name)
     }
+}
+
+/// The factor of the scores. Queries and keys each get its root in torch, which rounds it.
+fn scale_of(width: usize) -> f32 {
+    let root = (width as f32).sqrt().recip().sqrt();
+    root * root
 }

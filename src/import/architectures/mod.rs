@@ -10,6 +10,7 @@ mod blocks;
 mod builder;
 mod clip;
 mod config;
+mod prior;
 mod tiny_autoencoder;
 mod transformer;
 mod unet;
@@ -165,7 +166,9 @@ pub fn build(
     let config = Config::new(file, json);
     let builder = Builder::new(checkpoint);
     match component {
-        Component::TextEncoder | Component::TextEncoder2 => clip::text_encoder(&config, builder),
+        Component::TextEncoder | Component::TextEncoder2 | Component::PriorTextEncoder => {
+            clip::text_encoder(&config, builder)
+        }
         Component::ImageEncoder => clip::image_encoder(&config, builder),
         Component::Unet => match config.class(&["UNet2DConditionModel", "UNet2DModel"])? {
             "UNet2DConditionModel" => unet::build(&config, builder),
@@ -179,8 +182,9 @@ pub fn build(
                 _ => tiny_autoencoder::build(&config, builder, decodes),
             }
         }
-        Component::Prior | Component::SafetyChecker => {
-            Err(config.refuse("_class_name", "a text encoder, UNet, autoencoder or image encoder"))
+        Component::Prior => prior::prior(&config, builder),
+        Component::TextProj | Component::SafetyChecker => {
+            Err(config.refuse("_class_name", "a text encoder, UNet, autoencoder, image encoder or prior"))
         }
     }
 }

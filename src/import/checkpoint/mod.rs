@@ -155,8 +155,8 @@ impl Checkpoint {
     }
 }
 
-/// Tensors that stand in checkpoints and take part in no computation.
-const IDLE: &[&str] = &["position_ids", "logit_scale"];
+/// Tensors that stand in checkpoints and take part in no network: of a prior's statistics the bundle has a file.
+const IDLE: &[&str] = &["position_ids", "logit_scale", "clip_mean", "clip_std"];
 
 impl Stored {
     /// The shape in which it is wanted.

@@ -8,7 +8,7 @@ use super::product::live;
 use super::{Lowering, Rule};
 use crate::engine::graph::{Op, Value};
 use crate::engine::onnx::constant::Constant;
-use crate::engine::onnx::meaning::{Meaning, Moment, Operand, Sinusoids, Waves};
+use crate::engine::onnx::meaning::{Mask, Meaning, Moment, Operand, Sinusoids, Waves};
 use crate::engine::onnx::view::View;
 use crate::kernels::activation::Function;
 
@@ -18,6 +18,7 @@ impl Lowering<'_> {
         match (a, b) {
             (Meaning::Constant(constant), other) => self.add_constant(node, 0, other, &constant),
             (other, Meaning::Constant(constant)) => self.add_constant(node, 1, other, &constant),
+            (Meaning::Scores(scores), Meaning::Mask(mask)) => super::attention::masked_by(scores, mask),
             (a, b) => {
                 let (a, b) = (self.settle(a)?, self.settle(b)?);
                 self.paired(Op::Add, &a, &b)
@@ -32,6 +33,11 @@ impl Lowering<'_> {
             Meaning::Scores(scores) => {
                 let mask = self.literal(node, at).ok_or("its mask is computed")?;
                 super::attention::masked(scores, &mask)
+            }
+            Meaning::Mask(mask) => {
+                let other =
+                    constant.read("mask", &self.source.initialisers).map_err(|error| error.to_string())?;
+                super::attention::masked_twice(mask, &other)
             }
             Meaning::Normalised(norm) => self.normalised_bias(norm, constant),
             Meaning::Moment(rows, Moment::Variance) => {
@@ -86,7 +92,7 @@ impl Lowering<'_> {
         if let Meaning::Moment(rows, Moment::Mean) = self.meaning(node, 1)? {
             return self.centred(node, rows);
         }
-        let number = self.scalar(node, 1).ok_or("it subtracts a computed value")?;
+        let Some(number) = self.scalar(node, 1) else { return self.unseen(node) };
         let view = self.view(node, 0)?;
         Ok(live(self.map_elements(Op::Shift { summand: -number }, &view)))
     }
@@ -245,7 +251,10 @@ fn scale(meaning: Meaning, factor: f32) -> Rule {
         Meaning::Live(x) => Meaning::Live(Operand { factor: x.factor * factor, ..x }),
         Meaning::ErfPlusOne(x, other) => Meaning::ErfPlusOne(x, other * factor),
         Meaning::Gaussian(x) => Meaning::Gaussian(Operand { factor: x.factor * factor, ..x }),
-        Meaning::Scores(mut scores) if !scores.softmax => {
+        Meaning::Mask(mask) if !mask.scaled && factor <= super::attention::NEVER => {
+            Meaning::Mask(Mask { scaled: true, ..mask })
+        }
+        Meaning::Scores(mut scores) if !scores.softmax && scores.mask.is_none() => {
             scores.scale *= factor;
             Meaning::Scores(scores)
         }

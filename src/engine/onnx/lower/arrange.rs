@@ -40,13 +40,16 @@ impl Lowering<'_> {
             Meaning::Normalised(norm) => {
                 Meaning::Normalised(Normalised { view: turn(&norm.view).ok_or_else(apart)?, ..norm })
             }
-            place @ (Meaning::Place(..) | Meaning::IsId(..)) => place,
+            as_it_is @ (Meaning::Place(..) | Meaning::IsId(..) | Meaning::Mask(_)) => as_it_is,
             other => live(turn(&self.settle(other)?).ok_or_else(apart)?),
         })
     }
 
     /// Only a batch is ever repeated, and every operation repeats for a batch by itself.
     pub(super) fn expand(&mut self, node: &NodeProto) -> Rule {
+        if let mask @ Meaning::Mask(_) = self.meaning(node, 0)? {
+            return Ok(mask);
+        }
         let (before, after) = (self.input_shape(node, 0)?, self.output_shape(node)?);
         let volume = |shape: &[usize]| shape.iter().product::<usize>();
         if volume(&before) != volume(&after) {
@@ -123,7 +126,11 @@ impl Lowering<'_> {
             [Meaning::Constant(_), place @ Meaning::Place(..)] => return Ok(place.clone()),
             _ => {}
         }
-        let axis = resolve(integer(node, "axis", 0), self.output_shape(node)?.len());
+        let shape = self.output_shape(node)?;
+        let axis = resolve(integer(node, "axis", 0), shape.len());
+        if shape.len() == 3 && axis == Some(1) {
+            return self.concat_tokens(node, &meanings);
+        }
         let views = (0..node.input.len()).map(|at| self.view(node, at)).collect::<Result<Vec<_>, _>>()?;
         let mut channels = 0;
         for view in &views {
@@ -147,6 +154,15 @@ impl Lowering<'_> {
         let constant = attribute(node, "mode").is_none_or(|a| a.s == b"constant");
         let zero = node.input.get(2).is_none_or(|n| n.is_empty()) || self.scalar(node, 2) == Some(0.0);
         let pads = self.integers(node, 1).ok_or("its widths are computed")?;
+        if let mask @ Meaning::Mask(_) = self.meaning(node, 0)? {
+            // Keys behind those of the mask are seen.
+            let is_behind = pads.split_last().is_some_and(|(_, others)| others.iter().all(|&pad| pad == 0));
+            return if constant && zero && is_behind {
+                Ok(mask)
+            } else {
+                Err("it pads a mask otherwise".into())
+            };
+        }
         let widths: Option<Vec<usize>> = pads.iter().map(|&p| usize::try_from(p).ok()).collect();
         let Some([0, 0, top, left, 0, 0, bottom, right]) = widths.as_deref() else {
             return Err("it pads something other than height and width".into());

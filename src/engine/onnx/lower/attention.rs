@@ -5,12 +5,12 @@ use tract_onnx::pb::NodeProto;
 use super::product::live;
 use super::{Lowering, Rule};
 use crate::engine::graph::Op;
-use crate::engine::onnx::meaning::{Meaning, Scores};
+use crate::engine::onnx::meaning::{Mask, Meaning, Scores};
 use crate::engine::onnx::source::integer;
 use crate::engine::onnx::view::{Digit, View, joined, outer};
 
 /// What stands in a mask for "never": exporters write the lowest float or minus infinity.
-const NEVER: f32 = -1e4;
+pub(super) const NEVER: f32 = -1e4;
 
 impl Lowering<'_> {
     /// A product of two computed values: of queries and keys, or of a softmax and values.
@@ -22,6 +22,7 @@ impl Lowering<'_> {
                     keys: k.view,
                     scale: q.factor * k.factor,
                     causal: false,
+                    mask: None,
                     softmax: false,
                 }))
             }
@@ -66,6 +67,16 @@ impl Lowering<'_> {
         }
     }
 
+    /// One less a graph input: 1 for the keys that are not seen.
+    pub(super) fn unseen(&mut self, node: &NodeProto) -> Rule {
+        let view = self.view(node, 1)?;
+        let is_input = (view.value as usize) < self.graph.inputs.len() && self.shape(view.value).len() == 2;
+        if self.scalar(node, 0) != Some(1.0) || !is_input {
+            return Err("it subtracts a computed value".into());
+        }
+        Ok(Meaning::Mask(Mask { seen: view.value, scaled: false, causal: false }))
+    }
+
     fn attention(&mut self, scores: &Scores, values: &View) -> Rule {
         let heads = self.heads(&scores.queries).ok_or("its queries are not split into heads")?;
         let keys = scores.keys.transpose(&[0, 1, 3, 2]);
@@ -73,8 +84,10 @@ impl Lowering<'_> {
             return Err("its keys or values are not split like its queries".into());
         }
         let shape = self.shape(scores.queries.value).to_vec();
-        let op = Op::Attention { heads, scale: scores.scale, causal: scores.causal };
-        let inputs = [scores.queries.value, keys.value, values.value];
+        let (scale, causal, masked) = (scores.scale, scores.causal, scores.mask.is_some());
+        let op = Op::Attention { heads, scale, causal, masked };
+        let inputs: Vec<_> =
+            [scores.queries.value, keys.value, values.value].into_iter().chain(scores.mask).collect();
         Ok(live(scores.queries.with_value(self.emit(op, &inputs, shape))))
     }
 
@@ -91,6 +104,35 @@ impl Lowering<'_> {
     }
 }
 
+/// A mask over keys with a constant one: nothing but the past, or all.
+pub(super) fn masked_twice(mask: Mask, constant: &[f32]) -> Rule {
+    let side = constant.len().isqrt();
+    match (constant.iter().all(|&m| m == 0.0), is_causal(constant, side, side)) {
+        (true, _) => Ok(Meaning::Mask(mask)),
+        (_, true) => Ok(Meaning::Mask(Mask { causal: true, ..mask })),
+        _ => Err("it adds a mask that is neither empty nor causal".into()),
+    }
+}
+
+/// Scores with a computed mask.
+pub(super) fn masked_by(scores: Scores, mask: Mask) -> Rule {
+    if scores.softmax || scores.mask.is_some() || !mask.scaled {
+        return Err("it adds a mask to something other than scores".into());
+    }
+    Ok(Meaning::Scores(Scores { mask: Some(mask.seen), causal: scores.causal || mask.causal, ..scores }))
+}
+
+/// Whether a mask lets every token see itself and what is before it, and nothing else.
+fn is_causal(mask: &[f32], rows: usize, columns: usize) -> bool {
+    rows == columns
+        && mask.len() == rows * columns
+        && mask.iter().enumerate().all(
+            |(at, &m)| {
+                if at % columns <= at / columns { m == 0.0 } else { m <= NEVER }
+            },
+        )
+}
+
 /// Scores with a constant mask: all zeros, or nothing but the past.
 pub(super) fn masked(scores: Scores, mask: &[f32]) -> Rule {
     if scores.softmax {
@@ -101,14 +143,7 @@ pub(super) fn masked(scores: Scores, mask: &[f32]) -> Rule {
     }
     let (queries, keys) = (scores.queries.shape(), scores.keys.shape());
     let (rows, columns) = (queries[queries.len() - 2], keys[keys.len() - 1]);
-    let is_causal = rows == columns
-        && mask.len() == rows * columns
-        && mask.iter().enumerate().all(
-            |(at, &m)| {
-                if at % columns <= at / columns { m == 0.0 } else { m <= NEVER }
-            },
-        );
-    if !is_causal {
+    if !is_causal(mask, rows, columns) {
         return Err("its mask is neither empty nor causal".into());
     }
     Ok(Meaning::Scores(Scores { causal: true, ..scores }))

@@ -152,6 +152,7 @@ impl Lowering<'_> {
         };
         let meaning = self.meanings.get(name).cloned().ok_or_else(|| refuse("it is constant".into()))?;
         let view = self.settle(meaning).map_err(refuse)?;
+        let view = self.split_tokens(view);
         let shape = self.shape(view.value).to_vec();
         let value = if view.is_channels_last(&shape) {
             view.value
@@ -196,10 +197,25 @@ impl Lowering<'_> {
     /// A node's input as a computed value whose rows of channels are as they lie.
     fn rows(&mut self, node: &NodeProto, at: usize) -> Result<View, String> {
         let view = self.view(node, at)?;
+        let view = self.split_tokens(view);
         if view.is_channels_last(self.shape(view.value)) {
             return Ok(view);
         }
         Err("the last dimension of its input is not the channels".into())
+    }
+
+    /// A view of rows as sequences becomes sequences; any other view stays.
+    fn split_tokens(&mut self, view: View) -> View {
+        let (&[batch, all], &[n, count, channels]) = (self.shape(view.value), view.shape().as_slice()) else {
+            return view;
+        };
+        let in_order = View::whole(view.value, &[batch, all]).reshape(&[n, count, channels]);
+        if count == 1 || n != batch || in_order.as_ref() != Some(&view) {
+            return view;
+        }
+        let shape = [n, count, channels];
+        let value = self.emit(Op::SplitTokens { count }, &[view.value], shape.to_vec());
+        View::whole(value, &shape)
     }
 
     /// A node's input as a map in ONNX's order.

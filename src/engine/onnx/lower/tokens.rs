@@ -20,10 +20,12 @@ impl Lowering<'_> {
                 first_rows(table, &rows, &self.output_shape(node)?)
             }
             (Meaning::Live(_), Meaning::Place(ids, rule)) if axis == 0 => self.pick(node, rule, Some(ids)),
-            (Meaning::Live(_), Meaning::Constant(_))
-                if axis == 1 && self.integers(node, 1) == Some(vec![0]) =>
-            {
-                self.pick(node, TokenRule::First, None)
+            (Meaning::Live(_), Meaning::Constant(_)) if axis == 1 => {
+                match self.integers(node, 1).as_deref() {
+                    Some([0]) => self.pick(node, TokenRule::First, None),
+                    Some([-1]) => self.pick(node, TokenRule::Last, None),
+                    _ => Err("it gathers a token in the middle".into()),
+                }
             }
             _ => Err("it gathers something other than tokens".into()),
         }
@@ -86,6 +88,27 @@ impl Lowering<'_> {
             return Ok(());
         }
         Err("it is not of the token ids".into())
+    }
+
+    /// Sequences and single tokens one behind the other, the last of which may be learned.
+    pub(super) fn concat_tokens(&mut self, node: &NodeProto, meanings: &[Meaning]) -> Rule {
+        let channels = *self.output_shape(node)?.last().ok_or("it has no channels")?;
+        let (last, count) = match meanings.last() {
+            Some(Meaning::Constant(token)) if token.squeezed().shape() == [channels] => {
+                (Some(self.weight("weight", token.squeezed())), meanings.len() - 1)
+            }
+            _ => (None, meanings.len()),
+        };
+        let (mut values, mut tokens) = (Vec::with_capacity(count), usize::from(last.is_some()));
+        for at in 0..count {
+            let view = self.rows(node, at)?;
+            tokens += view.shape()[1];
+            values.push(view.value);
+        }
+        let batch = self.shape(*values.first().ok_or("it joins constants")?)[0];
+        let shape = [batch, tokens, channels];
+        let value = self.emit(Op::ConcatTokens { last }, &values, shape.to_vec());
+        Ok(live(View::whole(value, &shape)))
     }
 
     /// A learned token before the pixels of a map.

@@ -1,5 +1,8 @@
 //! What the kernel says of this process.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
 /// Memory that is resident, in bytes; 0 where the kernel does not tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resident {
@@ -11,9 +14,29 @@ pub struct Resident {
     pub peak_bytes: u64,
 }
 
+/// Where the kernel tells of this process, kept open to be looked at often.
+#[derive(Debug)]
+pub struct Status {
+    file: Option<File>,
+    text: [u8; 4096],
+}
+
+impl Status {
+    /// Opens it.
+    pub fn open() -> Self {
+        Self { file: File::open("/proc/self/status").ok(), text: [0; 4096] }
+    }
+
+    /// The memory of this process now.
+    pub fn resident(&mut self) -> Resident {
+        let read = self.file.as_ref().and_then(|file| file.read_at(&mut self.text, 0).ok()).unwrap_or(0);
+        of_status(&String::from_utf8_lossy(&self.text[..read]))
+    }
+}
+
 /// The memory of this process now.
 pub fn resident() -> Resident {
-    of_status(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+    Status::open().resident()
 }
 
 /// Page faults of this process that had to wait for the disk, since it began.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::process;
+use crate::process::{self, Resident, Status};
 
 /// How often memory is looked at; the kernel keeps no peaks of its kinds.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -37,8 +37,9 @@ impl Watch {
         let watch = {
             let (stop, anon, file) = (stop.clone(), anon.clone(), file.clone());
             move || {
+                let mut status = Status::open();
                 while !stop.load(Ordering::Relaxed) {
-                    look(&anon, &file);
+                    look(status.resident(), &anon, &file);
                     std::thread::sleep(INTERVAL);
                 }
             }
@@ -50,13 +51,10 @@ impl Watch {
     /// Stops, and tells.
     pub fn peaks(mut self) -> Peaks {
         self.end();
-        look(&self.anon, &self.file);
+        let now = process::resident();
+        look(now, &self.anon, &self.file);
         let peak = |highest: &AtomicU64| highest.load(Ordering::Relaxed);
-        Peaks {
-            anon_bytes: peak(&self.anon),
-            file_bytes: peak(&self.file),
-            rss_bytes: process::resident().peak_bytes,
-        }
+        Peaks { anon_bytes: peak(&self.anon), file_bytes: peak(&self.file), rss_bytes: now.peak_bytes }
     }
 
     fn end(&mut self) {
@@ -75,8 +73,7 @@ impl Drop for Watch {
 }
 
 /// Raises the peaks to what is resident now.
-fn look(anon: &AtomicU64, file: &AtomicU64) {
-    let now = process::resident();
+fn look(now: Resident, anon: &AtomicU64, file: &AtomicU64) {
     anon.fetch_max(now.anon_bytes, Ordering::Relaxed);
     file.fetch_max(now.file_bytes, Ordering::Relaxed);
 }

@@ -99,12 +99,8 @@ def write_reference(component: Component, path: Path) -> None:
     np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
 
 
-def write_index(out: Path, state: State) -> None:
-    """Scheduler, tokenizer, image processor and the index of the pipeline."""
-    make_scheduler().save_pretrained(out / "scheduler")
-    (out / "tokenizer").mkdir(exist_ok=True)
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(state.tokenizer / name, out / "tokenizer" / name)
+def write_image_processor(folder: Path) -> None:
+    """How a picture is made ready for the image encoder: 64 px, in [-1, 1]."""
     half = [0.5, 0.5, 0.5]
     processor = {
         "image_processor_type": "CLIPImageProcessor",
@@ -120,7 +116,16 @@ def write_index(out: Path, state: State) -> None:
         "image_mean": half,
         "image_std": half,
     }
-    write_json(out / "image_encoder" / "preprocessor_config.json", processor)
+    write_json(folder / "preprocessor_config.json", processor)
+
+
+def write_index(out: Path, state: State) -> None:
+    """Scheduler, tokenizer, image processor and the index of the pipeline."""
+    make_scheduler().save_pretrained(out / "scheduler")
+    (out / "tokenizer").mkdir(exist_ok=True)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(state.tokenizer / name, out / "tokenizer" / name)
+    write_image_processor(out / "image_encoder")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "feature_extractor": ["transformers", "CLIPImageProcessor"],

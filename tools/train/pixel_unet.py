@@ -1,7 +1,7 @@
 """The plain diffusion model: a UNet over 32 px pictures, told the number of a thing, or that of none.
 
-    python tools/train/pixels.py --state DIR                  # train, resuming; then figures and a sheet
-    python tools/train/pixels.py --state DIR --unfinished     # figures and a sheet of the newest checkpoint
+    python tools/train/pixel_unet.py --state DIR                  # train, resuming; then figures and a sheet
+    python tools/train/pixel_unet.py --state DIR --unfinished     # figures and a sheet of the newest checkpoint
 
 Style and background are not told: they are what the noise decides. One class in ten is replaced by the number behind the
 last thing, which stands for any picture: that is what guidance steers away from, and what is drawn when nothing is asked for.

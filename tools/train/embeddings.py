@@ -1,6 +1,6 @@
 """What DALL-E 2 adds: a prior that turns captions into image embeddings, and a way for the UNet to read these.
 
-    python tools/train/unclip.py --state DIR            # after train.py; both networks, resuming, then figures
+    python tools/train/embeddings.py --state DIR            # after train.py; both networks, resuming, then figures
 
 UNet and text tower stay as they are. The image tower is tuned on, against the captions of all training pictures at once, since
 its embedding has to say which thing it is, in a combination that was never seen. `ImageTokens` turns an image embedding into the hidden states of the caption

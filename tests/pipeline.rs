@@ -8,7 +8,7 @@ mod fixture;
 use std::path::Path;
 use std::sync::Arc;
 
-use fixture::{data, npz, relative_l2, root};
+use fixture::{data, npz, psnr_db, relative_l2, root};
 use tintype::bundle::{self, Bundle};
 use tintype::denoise::guidance::{GuidanceInterval, GuidanceScale};
 use tintype::denoise::noise::TorchGenerator;
@@ -312,10 +312,7 @@ fn the_shipped_int8_pictures_stay_near_diffusers() {
     for (arithmetic, bound_db) in [(Arithmetic::F32, 45.0), (Arithmetic::I16, 45.0), (Arithmetic::I8, 40.0)] {
         for (at, (run, _, pixels)) in golden("shipped").iter().enumerate() {
             let image = draw(&bundle, run, arithmetic);
-            let pairs = image.pixels.pixels().iter().zip(&pixels.values);
-            let squares = pairs.map(|(&a, b)| (f64::from(a) - f64::from(*b)).powi(2));
-            let psnr_db =
-                10.0 * (255.0f64.powi(2) * pixels.values.len() as f64 / squares.sum::<f64>()).log10();
+            let psnr_db = psnr_db(image.pixels.pixels(), &pixels.values);
             println!("{arithmetic:?}, run {at}: {psnr_db:.1} dB");
             assert!(psnr_db >= bound_db, "{arithmetic:?}, run {at}: {psnr_db:.1} dB");
         }

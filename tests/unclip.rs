@@ -21,11 +21,12 @@ use tintype::denoise::prior::{self, Prior, Prompts};
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::import::{self, Precision};
 use tintype::pipeline::{End, Image, Request, Sight, TextToImage, read_picture};
+use tintype::tensor::Rgb8;
 use tintype::text::Prompt;
 use tintype::text::encoder::TextEncoder;
 
 use file::{Named, golden, write};
-use fixture::{Array, copy, data, npz, relative_l2};
+use fixture::{Array, copy, data, npz, psnr_db, relative_l2, root};
 use formula::{given, weight};
 
 /// Numbers in an embedding.
@@ -296,6 +297,25 @@ fn the_way_between_two_embeddings_has_both_ends_and_one_noise() {
     assert!(way[0].latents != way[1].latents && way[1].latents != way[2].latents);
     let one = TextToImage::new(bundle.clone(), resources()).check(&with(Sight::Between(ends), 1));
     assert!(one.unwrap_err().to_string().contains("expected 2 or more"));
+}
+#[test]
+fn the_model_that_ships_draws_what_torch_draws() {
+    let runs: Value = serde_json::from_slice(&std::fs::read(data("beside.json")).unwrap()).unwrap();
+    let pictures = npz(&data("beside.npz"));
+    let bundle = Arc::new(Bundle::open(&root("models/emoji-unclip.tintype")).unwrap());
+    let request = |run: &Value, words: &Value| {
+        Request::new(&bundle, prompt(words), run["seed"].as_u64().unwrap()).unwrap()
+    };
+    let by_prompt = request(&runs["prompt"], &runs["prompt"]["prompt"]);
+    let mut by_picture = request(&runs["variation"], &json!(""));
+    let given = pictures["prompt"].values.iter().map(|&value| value as u8).collect();
+    by_picture.unclip.as_mut().unwrap().sight = Sight::Picture(Rgb8::new(given, 128, 128).unwrap());
+    for (name, request) in [("prompt", by_prompt), ("variation", by_picture)] {
+        let image = draw(&bundle, &request).remove(0);
+        let psnr_db = psnr_db(image.pixels.pixels(), &pictures[name].values);
+        println!("{name}: {psnr_db:.1} dB");
+        assert!(psnr_db >= 38.0, "{name}: {psnr_db:.1} dB");
+    }
 }
 
 // The program

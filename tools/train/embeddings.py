@@ -201,11 +201,13 @@ def _prior_rank(rank: int, workers: int, state: State) -> bool:
 
 
 @torch.no_grad()
-def imagine(networks: Networks, prior, texts: list[str], guidance: float = PRIOR_GUIDANCE) -> torch.Tensor:
+def imagine(
+    networks: Networks, prior, texts: list[str], guidance: float = PRIOR_GUIDANCE, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Image embeddings of captions, as the prior draws them: `[n, 128]`, normalised times the root of 128."""
     scheduler, count = make_prior_scheduler(), len(texts)
     scheduler.set_timesteps(PRIOR_STEPS)
-    generator = torch.Generator().manual_seed(0)
+    generator = generator or torch.Generator().manual_seed(0)
     drawn = torch.randn(count, WIDTH, generator=generator)
     hidden, pooled, masks = read(networks, [""] * count + texts)
     steps = scheduler.timesteps.tolist()
@@ -218,13 +220,17 @@ def imagine(networks: Networks, prior, texts: list[str], guidance: float = PRIOR
 
 
 @torch.no_grad()
-def paint(networks: Networks, tokens: ImageTokens, embeddings: torch.Tensor, guidance: float = GUIDANCE) -> torch.Tensor:
-    """Pictures `[n, 3, 128, 128]` of image embeddings; 25 at a time, batch k from the noise of seed k."""
+def paint(
+    networks: Networks, tokens: ImageTokens, embeddings: torch.Tensor, guidance: float = GUIDANCE,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Pictures `[n, 3, 128, 128]` of image embeddings; 25 at a time, batch k from the noise of seed k if no generator is given."""
     empty, drawn = read(networks, [""])[0], []
     for number, part in enumerate(embeddings.split(25)):
         scheduler = make_scheduler()
         scheduler.set_timesteps(STEPS)
-        latents = torch.randn(len(part), 4, 16, 16, generator=torch.Generator().manual_seed(number))
+        source = generator or torch.Generator().manual_seed(number)
+        latents = torch.randn(len(part), 4, 16, 16, generator=source)
         hidden = torch.cat([empty.expand(len(part), -1, -1), tokens(part)])
         labels = torch.zeros(2 * len(part), WIDTH)
         for timestep in scheduler.timesteps:

@@ -12,7 +12,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Blocks of at least this size are handled here.
-const LARGE_BYTES: usize = 1 << 16;
+const LARGE_BYTES: usize = 1 << 18;
 /// Sizes are rounded up to this, the largest page of the usual boards.
 const UNIT_BYTES: usize = 1 << 14;
 /// The most free blocks that are kept.

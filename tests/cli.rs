@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use tintype::import::Precision;
 use tintype::kernels::Level;
@@ -43,15 +43,8 @@ impl Place {
         environment: &[(&str, &str)],
         args: impl IntoIterator<Item = S>,
     ) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tintype"))
-            .args(args)
-            .envs(environment.iter().copied())
-            .current_dir(self.folder.path())
-            .env_remove("TINTYPE_MODEL")
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        let mut program = fixture::program(self.folder.path());
+        program.args(args).envs(environment.iter().copied()).output().unwrap()
     }
 
     /// Draws with the model here; small and in one step, unless `more` says otherwise.

@@ -8,7 +8,7 @@ mod formula;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 
 use safetensors::tensor::Dtype;
@@ -26,7 +26,7 @@ use tintype::text::Prompt;
 use tintype::text::encoder::TextEncoder;
 
 use file::{Named, golden, write};
-use fixture::{Array, copy, data, npz, psnr_db, relative_l2, root};
+use fixture::{Array, copy, data, npz, program, psnr_db, relative_l2, root};
 use formula::{given, weight};
 
 /// Numbers in an embedding.
@@ -324,9 +324,7 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tintype"));
-        command.args(args).current_dir(self.0.path()).env_remove("TINTYPE_MODEL").stdin(Stdio::null());
-        command.output().unwrap()
+        program(self.0.path()).args(args).output().unwrap()
     }
 
     #[track_caller]

@@ -17,7 +17,7 @@ use super::model;
 use super::picture_args::PictureArgs;
 use super::pixels;
 use super::preview::{Place, Preview};
-use super::results::{Places, Run};
+use super::results::{Drawn, Places, Run};
 use crate::bundle::{Bundle, Component, PipelineKind};
 use crate::denoise::guidance::GuidanceScale;
 use crate::engine::Resources;
@@ -38,62 +38,57 @@ pub fn generate(args: &GenerateArgs) -> Result<(), CliError> {
     let watch = Watch::start();
     check_flags(args)?;
     let (path, bundle) = model::open_for(args.model.as_deref(), args.pipeline)?;
-    match bundle.pipeline().kind {
+    let resources = model::resources(&args.resources)?;
+    let drawn = match bundle.pipeline().kind {
         PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl | PipelineKind::Unclip => {
-            latents(args, &path, bundle, start, watch)
+            latents(args, &bundle, &resources)?
         }
-        PipelineKind::Pixels => pixels::draw(args, &path, &bundle, start, watch),
-    }
+        PipelineKind::Pixels => pixels::draw(args, &bundle, &resources)?,
+    };
+    let run = Run {
+        model: &path,
+        request: &drawn.request,
+        seconds: drawn.seconds,
+        total: start.elapsed().as_secs_f64(),
+        peaks: watch.peaks(),
+        threads: resources.threads.count(),
+    };
+    drawn.results.tell(args.json.then_some(&run))
 }
 
 /// Draws with a model of latents.
-fn latents(
-    args: &GenerateArgs,
-    path: &Path,
-    bundle: Arc<Bundle>,
-    start: Instant,
-    watch: Watch,
-) -> Result<(), CliError> {
-    let resources = model::resources(&args.resources)?;
+fn latents(args: &GenerateArgs, bundle: &Arc<Bundle>, resources: &Resources) -> Result<Drawn, CliError> {
     let given = args.prompt.as_deref().or(args.unclip.need_no_prompt().then_some(""));
     let prompt = prompt(given)?;
     let block = args.block.as_deref().map(BlockList::read).transpose()?;
     let preview = args.preview.as_deref().map(Place::new).transpose()?;
     let kept = args.checkpoint.as_deref().map(Kept::read).transpose()?.flatten();
-    let mut request = request(args, &bundle, prompt, kept.as_ref().map(Kept::seed))?;
+    let mut request = request(args, bundle, prompt, kept.as_ref().map(Kept::seed))?;
     TextToImage::new(bundle.clone(), resources.clone()).check(&request)?;
     let places = Places::new(&args.output, args.save_latents.as_deref(), args.count)?;
     let additions = additions::open(&args.lora, args.vae.as_deref())?;
-    let pipeline = additions::pipeline(&bundle, &resources, &additions)?;
-    let checkpoint = checkpoint(args, kept, &mut request, &bundle, &additions, &resources)?;
-    let concepts = block.map(|list| list.concepts(&bundle, &resources)).transpose()?;
+    let pipeline = additions::pipeline(bundle, resources, &additions)?;
+    let checkpoint = checkpoint(args, kept, &mut request, bundle, &additions, resources)?;
+    let concepts = block.map(|list| list.concepts(bundle, resources)).transpose()?;
     if concepts.is_some() || bundle.component(Component::SafetyChecker).is_some() {
         refuse(preview.as_ref())?;
     }
     let sentence = request.prompt.words(request.syntax).map_err(RequestError::from)?;
-    let critic = args.best_of.map(|_| Critic::new(&bundle, &resources, &sentence)).transpose()?;
+    let critic = args.best_of.map(|_| Critic::new(bundle, resources, &sentence)).transpose()?;
 
     let mut pipeline = pipeline.without(concepts);
-    let decoder = additions.decoder.as_ref().unwrap_or(&bundle);
-    let mut course = course(preview, checkpoint, &request, decoder, &resources)?;
+    let decoder = additions.decoder.as_ref().unwrap_or(bundle);
+    let mut course = course(preview, checkpoint, &request, decoder, resources)?;
     let mut images = pipeline.run(&request, &mut course)?;
-    let scores = critic.map(|critic| best(&critic, &bundle, &resources, &mut images)).transpose()?;
+    let scores = critic.map(|critic| best(&critic, bundle, resources, &mut images)).transpose()?;
     let blocked = if scores.is_some() && !images.is_empty() { &[] } else { pipeline.blocked() };
-    let results = places.write(&images, blocked, &request, &bundle, &additions)?.with_scores(scores);
+    let results = places.write(&images, blocked, &request, bundle, &additions)?.with_scores(scores);
     let Course { bar, checkpoint, .. } = course;
     drop(bar);
     if let Some(checkpoint) = checkpoint {
         checkpoint.finish();
     }
-    let run = Run {
-        model: path,
-        request: &request,
-        seconds: pipeline.seconds(),
-        total: start.elapsed().as_secs_f64(),
-        peaks: watch.peaks(),
-        threads: resources.threads.count(),
-    };
-    results.tell(args.json.then_some(&run))
+    Ok(Drawn { request, seconds: pipeline.seconds(), results })
 }
 
 /// What flags cannot say together.

@@ -1,18 +1,15 @@
 //! `tintype generate` with a model of pixels.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::args::GenerateArgs;
 use super::bar::Bar;
 use super::course::Course;
 use super::error::CliError;
 use super::generate::request;
-use super::memory::Watch;
-use super::model;
-use super::results::{Places, Run};
+use super::results::{Drawn, Places};
 use crate::bundle::Bundle;
+use crate::engine::Resources;
 use crate::pipeline::{Additions, Pixels, RequestError};
 use crate::text::Prompt;
 
@@ -23,19 +20,12 @@ const CANNOT_JUDGE: &str = "it has no CLIP to judge pictures with";
 const BEGINS_WITH_NOISE: &str = "it begins with noise; --latents takes that";
 const HAS_SHORT_STEPS: &str = "its steps are too short to be kept or shown";
 
-/// Draws, writes, and says what was done.
+/// Draws and writes.
 ///
 /// # Errors
 /// [`CliError`]; no picture is written unless all could be made.
-pub fn draw(
-    args: &GenerateArgs,
-    path: &Path,
-    bundle: &Arc<Bundle>,
-    start: Instant,
-    watch: Watch,
-) -> Result<(), CliError> {
+pub fn draw(args: &GenerateArgs, bundle: &Arc<Bundle>, resources: &Resources) -> Result<Drawn, CliError> {
     check_flags(args)?;
-    let resources = model::resources(&args.resources)?;
     let prompt = Prompt::new(args.prompt.clone().unwrap_or_default()).map_err(RequestError::from)?;
     let request = request(args, bundle, prompt, None)?;
     let mut pipeline = Pixels::new(bundle.clone(), resources.clone());
@@ -46,15 +36,7 @@ pub fn draw(
     let images = pipeline.run(&request, &mut course)?;
     let results = places.write(&images, &[], &request, bundle, &Additions::default())?;
     drop(course);
-    let run = Run {
-        model: path,
-        request: &request,
-        seconds: pipeline.seconds(),
-        total: start.elapsed().as_secs_f64(),
-        peaks: watch.peaks(),
-        threads: resources.threads.count(),
-    };
-    results.tell(args.json.then_some(&run))
+    Ok(Drawn { request, seconds: pipeline.seconds(), results })
 }
 
 /// Refuses the flags that are for other pipelines.

@@ -35,6 +35,16 @@ pub struct Results {
     scores: Option<Vec<(u64, f32)>>,
 }
 
+/// What a pipeline has drawn.
+pub struct Drawn {
+    /// What was asked for.
+    pub request: Request,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// What was written.
+    pub results: Results,
+}
+
 /// All that a report says beside the results.
 pub struct Run<'a> {
     /// The model's file.

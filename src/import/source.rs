@@ -124,19 +124,8 @@ impl Source {
                 *scheduler = parse_python(&file)?;
             }
         }
-        let path = path.to_owned();
-        let base = None;
-        Ok(Self {
-            path,
-            networks,
-            scheduler,
-            super_res_scheduler,
-            files,
-            ours,
-            index,
-            unclip_schedulers,
-            base,
-        })
+        let plain = Self::plain(path, networks, scheduler, files);
+        Ok(Self { super_res_scheduler, ours, index, unclip_schedulers, ..plain })
     }
 
     fn of_file(path: &Path) -> Result<Self, ImportError> {
@@ -157,21 +146,14 @@ impl Source {
         for network in &networks {
             vocabulary::check(path, &network.config)?;
         }
-        let files = vocabulary::files(pads);
-        let (scheduler, ours) = (file.scheduler(), Ours::default());
-        let (path, index, unclip_schedulers) = (path.to_owned(), Value::Null, [Value::Null, Value::Null]);
-        let (super_res_scheduler, base) = (None, None);
-        Ok(Self {
-            path,
-            networks,
-            scheduler,
-            super_res_scheduler,
-            files,
-            ours,
-            index,
-            unclip_schedulers,
-            base,
-        })
+        Ok(Self::plain(path, networks, file.scheduler(), vocabulary::files(pads)))
+    }
+
+    /// Of networks, the UNet's scheduler and files alone.
+    fn plain(path: &Path, networks: Vec<Network>, scheduler: Value, files: Files) -> Self {
+        let (path, ours, index) = (path.to_owned(), Ours::default(), Value::Null);
+        let (super_res_scheduler, unclip_schedulers, base) = (None, [Value::Null, Value::Null], None);
+        Self { path, networks, scheduler, files, ours, super_res_scheduler, index, unclip_schedulers, base }
     }
 
     /// With the model that `tintype.json` names as base, which lies in this folder.

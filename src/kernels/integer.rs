@@ -55,9 +55,14 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
         scales: Scales,
         acc: &mut Tile,
     ) {
-        let sums = &Self::multiply(level, rows, panel);
-        level.run(Rescale { sums, scales, acc });
+        add(level, rows, panel, scales, acc);
     }
+}
+
+/// [`Integer::accumulate`] by way of the sums.
+fn add<Q: Integer>(level: Level, rows: &[&[Q]; ROWS], panel: &[Group<Q>], scales: Scales, acc: &mut Tile) {
+    let sums = &Q::multiply(level, rows, panel);
+    level.run(Rescale { sums, scales, acc });
 }
 
 /// What the sums of a tile are multiplied by.
@@ -136,10 +141,7 @@ impl Integer for i16 {
         match level {
             Level::Avx2(witness) => super::avx2::i16_accumulate(witness, rows, panel, scales, acc),
             Level::Vnni(witness) => super::vnni::i16_accumulate(witness, rows, panel, scales, acc),
-            Level::Scalar => {
-                let sums = &Self::multiply(level, rows, panel);
-                level.run(Rescale { sums, scales, acc });
-            }
+            Level::Scalar => add(level, rows, panel, scales, acc),
         }
     }
 }

@@ -95,7 +95,7 @@ pub fn explain(
         Ok(Noised { timestep, latents, pixels })
     });
     let noised = noised.collect::<Result<_, PipelineError>>()?;
-    let sampler = pipeline.sampler(request)?;
+    let sampler = request.build_sampler(bundle)?;
     let predicted = course.originals.into_iter().enumerate().map(|(step, latents)| {
         let pixels = decoder.decode(&latents)?;
         Ok(Predicted { timestep: sampler.timestep(step), latents, pixels, similarity: None })

@@ -13,8 +13,6 @@ use super::start::Start;
 use super::text_to_image::timed;
 use super::{Image, PipelineError, Progress, Request, RequestError, Seconds, footprints};
 use crate::bundle::{Bundle, Component};
-use crate::denoise::Sampler;
-use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
 use crate::denoise::pixel_unet::PixelUnet;
 use crate::denoise::run::{At, walk};
@@ -60,7 +58,7 @@ impl Pixels {
         }
         request.check(&self.bundle)?;
         self.labels(request)?;
-        self.sampler(request).map(drop)
+        Ok(request.build_sampler(&self.bundle).map(drop)?)
     }
 
     fn labels(&self, request: &Request) -> Result<Labels, RequestError> {
@@ -70,12 +68,6 @@ impl Pixels {
             return Err(ClassError::NoNull.into());
         }
         Ok(Labels { label, null })
-    }
-
-    fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
-        let len = request.latent_shape(&self.bundle).iter().product();
-        let run = RunOptions { steps: request.steps, eta: request.eta, len };
-        Ok(request.sampler.build(&self.bundle.pipeline().scheduler, run)?)
     }
 
     /// Makes the pictures of a request, in the order of their seeds. Their latents are the pixels before they are rounded.
@@ -111,7 +103,7 @@ impl Pixels {
         unet: &mut PixelUnet,
         watcher: &mut Watcher,
     ) -> Result<Latents, PipelineError> {
-        let mut sampler = self.sampler(request)?;
+        let mut sampler = request.build_sampler(&self.bundle)?;
         let mut generator = TorchGenerator::new(seed);
         let mut latents = Start::new(request, &self.bundle, None, &mut *sampler, &mut generator)?.latents;
         let steps = sampler.steps();

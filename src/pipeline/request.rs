@@ -4,7 +4,9 @@ use super::abilities::{draws_parts, grid_px, is_told_guidance, unet_channels};
 use super::{ClassError, InitImage, Sampler, Size, UnclipError, UnclipRequest};
 use crate::bundle::{Bundle, Component, Pipeline};
 use crate::denoise::guidance::{GuidanceError, GuidanceInterval, GuidanceScale};
+use crate::denoise::kind::RunOptions;
 use crate::denoise::schedule::MAX_INFERENCE_STEPS;
+use crate::denoise::{self, SamplerError};
 use crate::tensor::Latents;
 use crate::text::weighted::WeightError;
 use crate::text::{Prompt, PromptTooLong, Syntax};
@@ -362,6 +364,16 @@ impl Request {
     /// Steps that are taken: all of them, or a share of them from a given picture on.
     pub fn steps_taken(&self) -> usize {
         self.steps - self.init.as_ref().map_or(0, |init| init.first_step(self.steps))
+    }
+
+    /// Its sampler, at the beginning.
+    ///
+    /// # Errors
+    /// [`SamplerError`]: the request does not fit it, or the model's configuration does not.
+    pub(super) fn build_sampler(&self, bundle: &Bundle) -> Result<Box<dyn denoise::Sampler>, SamplerError> {
+        let len = self.latent_shape(bundle).iter().product();
+        let run = RunOptions { steps: self.steps, eta: self.eta, len };
+        self.sampler.build(&bundle.pipeline().scheduler, run)
     }
 
     /// `[1, channels, height, width]` of the latents.

@@ -21,9 +21,7 @@ use super::unclip::{self, Told};
 use super::{Blocked, Division, PipelineError, Progress, Request, RequestError, UnclipRequest, footprints};
 use crate::bundle::{Bundle, Component};
 use crate::clip::Concept;
-use crate::denoise::Sampler;
 use crate::denoise::attention::AttentionMap;
-use crate::denoise::kind::RunOptions;
 use crate::denoise::noise::TorchGenerator;
 use crate::denoise::run::{Condition, run, skip_noise};
 use crate::denoise::unet::Unet;
@@ -157,19 +155,13 @@ impl TextToImage {
         if let Some(unclip) = &request.unclip {
             unclip.check(&self.bundle, request.count)?;
         }
-        let sampler = self.sampler(request)?;
+        let sampler = request.build_sampler(&self.bundle)?;
         match &request.halfway {
             Some(halfway) if halfway.memory.len() != sampler.memory().len() => {
                 Err(RequestError::Halfway { done: halfway.done, steps: request.steps }.into())
             }
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn sampler(&self, request: &Request) -> Result<Box<dyn Sampler>, PipelineError> {
-        let len = request.latent_shape(&self.bundle).iter().product();
-        let run = RunOptions { steps: request.steps, eta: request.eta, len };
-        Ok(request.sampler.build(&self.bundle.pipeline().scheduler, run)?)
     }
 
     /// Makes the pictures of a request, in the order of their seeds; without those that are [`blocked`](Self::blocked), by the
@@ -319,7 +311,7 @@ impl TextToImage {
             if let Some(expected) = unet.fixed_tokens().filter(|&tokens| tokens != cond.tokens()) {
                 return Err(RequestError::Tokens { expected, got: cond.tokens() }.into());
             }
-            let mut sampler = self.sampler(request)?;
+            let mut sampler = request.build_sampler(&self.bundle)?;
             let start = Start::new(request, &self.bundle, encoded, &mut *sampler, &mut generator)?;
             let Start { mut latents, step: first, kept, beside } = start;
             let mut next = first;

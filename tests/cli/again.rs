@@ -197,13 +197,10 @@ fn a_run_goes_on_from_its_checkpoint_to_the_same_bytes() {
         let steps = ["--steps", "40", "--sampler", sampler, "--feature-cache", every, "--seed", "3"];
         let run = [&steps[..], &["--width", "32", "--height", "32", "-o"]].concat();
         works(&place.draw(&[&run[..], &["whole.png"]].concat()));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tintype"))
+        let mut child = fixture::program(place.folder.path())
             .args(["generate", "a red box", "--model", "tiny.tintype", "--checkpoint", "state"])
             .args(&run)
             .arg("resumed.png")
-            .current_dir(place.folder.path())
-            .env_remove("TINTYPE_MODEL")
-            .stdin(Stdio::null())
             .spawn()
             .unwrap();
         while !place.path("state").exists() && child.try_wait().unwrap().is_none() {

@@ -1,12 +1,13 @@
 //! The program with a model of pixels.
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 use tintype::denoise::noise::TorchGenerator;
 use tintype::import::Precision;
 
+use super::fixture::program;
 use super::{data, with_classes};
 
 /// A folder with a model in it, in which the program is run.
@@ -33,14 +34,7 @@ impl Place {
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tintype"))
-            .args(args)
-            .current_dir(self.0.path())
-            .env_remove("TINTYPE_MODEL")
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        program(self.0.path()).args(args).output().unwrap()
     }
 
     /// Draws with the model here.

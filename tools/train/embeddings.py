@@ -20,13 +20,12 @@ import torch
 from torch.nn.functional import affine_grid, cosine_similarity, cross_entropy, grid_sample, mse_loss, normalize
 
 from captions import caption, plain_english, plain_korean
-from clip import compose_small, condition, image_conditions, premultiply
+from clip import condition, image_conditions, premultiply
 from data import BACKGROUND_NAMES, BACKGROUND_RGB, Pictures, load_pictures
 from models import WIDTH, ImageTokens, make_image_encoder, make_prior, make_prior_scheduler, make_scheduler
 from networks import Networks, load_networks
 from sampling import GUIDANCE, STEPS, decode, save_sheet
 from state import State, load_weights, save_weights, tune_runtime
-from tokenizer import Tokenizer
 from trainee import Stage, Trainee
 from workers import run_workers
 

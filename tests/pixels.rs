@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use file::write;
-use fixture::{data, npz, relative_l2};
+use fixture::{data, npz, psnr_db, relative_l2, root};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use tintype::bundle::{Bundle, Component as Kind};
@@ -165,6 +165,20 @@ fn pictures_are_those_of_diffusers() {
             }
         }
     }
+}
+
+#[test]
+fn the_model_that_ships_draws_what_torch_draws() {
+    let runs: Value = serde_json::from_slice(&std::fs::read(data("beside.json")).unwrap()).unwrap();
+    let run = &runs["pixels"];
+    let bundle = Arc::new(Bundle::open(&root("models/emoji-pixels.tintype")).unwrap());
+    let prompt = Prompt::new(run["class"].as_str().unwrap()).unwrap();
+    let request = Request::new(&bundle, prompt, run["seed"].as_u64().unwrap()).unwrap();
+    let mut pipeline = Pixels::new(bundle, Resources::new(Threads::new(2)));
+    let image = pipeline.run(&request, &mut ()).unwrap().remove(0);
+    let psnr_db = psnr_db(image.pixels.pixels(), &npz(&data("beside.npz"))["pixels"].values);
+    println!("{psnr_db:.1} dB");
+    assert!(psnr_db >= 38.0, "{psnr_db:.1} dB");
 }
 
 /// A small pipeline with classes, imported.

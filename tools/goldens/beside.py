@@ -3,7 +3,7 @@
     python tools/goldens/beside.py --state DIR
 
 `DIR` is the state folder of finished training runs (tools/train). A prompt goes through the prior to a picture, and that picture
-through CLIP's image processor and the image encoder to another; weights are float32.
+through CLIP's image processor and the image encoder to another; a class is drawn in pixels. Weights are float32.
 """
 
 import argparse
@@ -19,13 +19,16 @@ from provenance import DATA, provenance, write_json
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TOOLS / "train")]
 from clip import condition  # noqa: E402
+from concepts import load_concepts  # noqa: E402
 from embeddings import imagine, paint  # noqa: E402
 from models import ImageTokens, make_image_encoder, make_prior  # noqa: E402
 from networks import load_networks  # noqa: E402
+from pixel_unet import draw, load_pixel_unet  # noqa: E402
 from state import State, load_weights  # noqa: E402
 
 PROMPT = {"prompt": "a cartoon panda on a pink background", "seed": 7}
 VARIATION = {"seed": 3}
+PIXELS = {"class": "panda", "seed": 5}
 
 
 def main() -> None:
@@ -52,8 +55,14 @@ def main() -> None:
     drawn = paint(networks, tokens, condition(tower(seen).image_embeds), generator=generator)
     pictures.append(((drawn[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
-    np.savez_compressed(DATA / "beside.npz", prompt=pictures[0], variation=pictures[1])
-    runs = {"prompt": PROMPT, "variation": VARIATION}
+    names = [concept.name for concept in load_concepts(options.concepts)]
+    unet, _ = load_pixel_unet(state, len(names) + 1, unfinished=False)
+    asked = torch.tensor([names.index(PIXELS["class"])])
+    drawn = draw(unet, asked, len(names), seed=PIXELS["seed"])
+    pictures.append(((drawn[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+    np.savez_compressed(DATA / "beside.npz", prompt=pictures[0], variation=pictures[1], pixels=pictures[2])
+    runs = {"prompt": PROMPT, "variation": VARIATION, "pixels": PIXELS}
     write_json("beside.json", {**provenance("beside.py", "torch", "diffusers", "transformers", "numpy"), **runs})
 
 

@@ -105,7 +105,7 @@ class Checkpoint:
         for path in (self.newest, self.previous):
             if path.exists():
                 try:
-                    content = torch.load(path, weights_only=True)
+                    content = torch.load(path, map_location="cpu", weights_only=True)
                 except (RuntimeError, EOFError, OSError) as error:
                     print(f"cannot read {path.name}: {error}", file=sys.stderr)
                     continue

@@ -24,7 +24,8 @@ use tintype::denoise::run::Observer;
 use tintype::engine::{Component, NamedTensor, Resources, Threads};
 use tintype::error::chain;
 use tintype::import::{self, Precision};
-use tintype::pipeline::{Pixels, Request, Sampler, SuperResolution};
+use tintype::pipeline::{Explanation, Pixels, Request, Sampler, SuperResolution, explain};
+use tintype::sheet;
 use tintype::tensor::Latents;
 use tintype::text::Prompt;
 
@@ -165,6 +166,33 @@ fn pictures_are_those_of_diffusers() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_shown_of_a_run_is_what_diffusers_computes() {
+    let golden: Value = serde_json::from_slice(&std::fs::read(data("pixels/runs.json")).unwrap()).unwrap();
+    let (expected, networks) = (npz(&data("pixels/runs.npz")), networks());
+    let run = &golden["runs"][golden["explained"].as_u64().unwrap() as usize];
+    let root = tempfile::tempdir().unwrap();
+    let ours = json!({ "classes": { "null": golden["null_class"] } });
+    let folder = source(&networks[run["network"].as_str().unwrap()], root.path(), &run["scheduler"], &ours);
+    let (_keep, bundle) = imported(&folder, Precision::F32).unwrap();
+    let shown = explain(&bundle, &Resources::new(Threads::new(2)), &request(&bundle, run), &mut ()).unwrap();
+    assert!(shown.words.is_none());
+    assert_eq!([shown.noised.len(), shown.trajectory.len()], [5, run["steps"].as_u64().unwrap() as usize]);
+    let error = |name: String, values: &Latents| {
+        let error = relative_l2(values.values(), &expected[&name].values);
+        println!("{name}: {error:.1e}");
+        assert!(error < 1e-4, "{name}: {error:e}");
+    };
+    for (at, noised) in shown.noised.iter().enumerate() {
+        error(format!("noised.{at}"), &noised.latents);
+    }
+    for (at, predicted) in shown.trajectory.iter().enumerate() {
+        error(format!("original.{at}"), &predicted.latents);
+    }
+    let sheet = |words| sheet::draw("cat", "", &Explanation { words, ..shown.clone() });
+    assert!(sheet(None).height_px() < sheet(Some(Vec::new())).height_px(), "it has two sections");
 }
 
 #[test]

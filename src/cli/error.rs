@@ -21,7 +21,7 @@ pub enum CliError {
     Usage(String),
     /// No prompt, and nobody to ask for one.
     #[error(
-        "there is no prompt: write it after `generate`, such as `tintype generate \"a glossy strawberry\"`"
+        "there is no prompt: write it after the command, such as `tintype generate \"a glossy strawberry\"`"
     )]
     NoPrompt,
     /// The default model is nowhere.

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::args::ResourceArgs;
+use super::args::{PipelineArg, ResourceArgs};
 use super::bar::Bar;
 use super::course::Course;
 use super::error::CliError;
 use super::generate::plain_request;
-use super::model;
 use super::picture_args::PictureArgs;
 use super::print::print;
+use super::{model, pixels};
 use crate::bundle::PipelineKind;
 use crate::output;
 use crate::pipeline::{self, AttentionMap, Explanation, Request, RequestError};
@@ -25,14 +25,17 @@ const STEPS_MAX: usize = 50;
 
 #[derive(Debug, Parser)]
 pub struct ExplainArgs {
-    /// What to draw
-    pub prompt: String,
+    /// What to draw; of a model of pixels the name of a class, or nothing
+    pub prompt: Option<String>,
     /// Where the sheet goes
     #[arg(short, long, default_value = "sheet.png", value_name = "FILE")]
     pub output: PathBuf,
     /// The model file [default: as for generate]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// How the model is to draw, which it has to be made for: sd or pixels [default: the model's own]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub pipeline: Option<PipelineArg>,
     #[command(flatten)]
     pub picture: PictureArgs,
     #[command(flatten)]
@@ -48,15 +51,23 @@ pub struct ExplainArgs {
 /// [`CliError`]; nothing is written then.
 pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     let resources = model::resources(&args.resources)?;
-    let prompt = Prompt::new(args.prompt.as_str()).map_err(RequestError::from)?;
-    let (path, bundle) = model::open(args.model.as_deref())?;
-    let kind = bundle.pipeline().kind;
-    if !matches!(kind, PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl) {
-        let path = path.display();
-        return Err(CliError::Usage(format!(
-            "a sheet shows how words act in Stable Diffusion, and {path} is a model of the kind {kind}: name another with --model"
-        )));
-    }
+    let (path, bundle) = model::open_for(args.model.as_deref(), args.pipeline)?;
+    let words = match bundle.pipeline().kind {
+        PipelineKind::StableDiffusion | PipelineKind::StableDiffusionXl => {
+            args.prompt.clone().ok_or(CliError::NoPrompt)?
+        }
+        PipelineKind::Pixels => {
+            pixels::check_picture(&args.picture, &args.resources)?;
+            args.prompt.clone().unwrap_or_default()
+        }
+        kind @ PipelineKind::Unclip => {
+            let path = path.display();
+            return Err(CliError::Usage(format!(
+                "a sheet shows Stable Diffusion or a model of pixels, and {path} is a model of the kind {kind}: name another with --model"
+            )));
+        }
+    };
+    let prompt = Prompt::new(words).map_err(RequestError::from)?;
     let request = plain_request(&args.picture, &bundle, prompt, None)?;
     if request.steps > STEPS_MAX {
         let steps = request.steps;
@@ -69,7 +80,8 @@ pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     drop(course);
 
     let name = &bundle.pipeline().name;
-    let drawn = sheet::draw(request.prompt.as_str(), &subtitle(&request, name), &explanation);
+    let title = if request.prompt.as_str().is_empty() { "(no prompt)" } else { request.prompt.as_str() };
+    let drawn = sheet::draw(title, &subtitle(&request, name), &explanation);
     output::write_png(&args.output, &drawn, &[])?;
     if !args.json {
         return print(&format!("{} (seed {})", args.output.display(), request.seed));
@@ -114,7 +126,7 @@ fn report(request: &Request, explanation: &Explanation, sheet: &Rgb8) -> Value {
         "height": sheet.height_px(),
         "noise": explanation.noised.iter().map(|noised| noised.timestep).collect::<Vec<_>>(),
         "steps": explanation.trajectory.iter().enumerate().map(step).collect::<Vec<_>>(),
-        "words": explanation.words.iter().map(|(word, map)| {
+        "words": explanation.words.iter().flatten().map(|(word, map)| {
             json!({ "word": word, "peak": place(map) })
         }).collect::<Vec<_>>(),
     })

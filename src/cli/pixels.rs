@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::args::GenerateArgs;
+use super::args::{GenerateArgs, ResourceArgs};
 use super::bar::Bar;
 use super::course::Course;
 use super::error::CliError;
 use super::generate::request;
+use super::picture_args::PictureArgs;
 use super::results::{Drawn, Places};
 use crate::bundle::Bundle;
 use crate::engine::Resources;
@@ -41,12 +42,11 @@ pub fn draw(args: &GenerateArgs, bundle: &Arc<Bundle>, resources: &Resources) ->
 
 /// Refuses the flags that are for other pipelines.
 fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
-    let foreign = [
-        ("--negative", !args.picture.negative.is_empty(), READS_NO_WORDS),
+    check_picture(&args.picture, &args.resources)?;
+    refuse(&[
         ("--syntax", args.syntax.is_some(), READS_NO_WORDS),
         ("--clip-skip", args.clip_skip > 0, READS_NO_WORDS),
         ("--vae", args.vae.is_some(), DECODES_NOTHING),
-        ("--tile", args.resources.tile.is_some(), DECODES_NOTHING),
         ("--lora", !args.lora.is_empty(), "LoRAs are for Stable Diffusion's layers"),
         ("--init-image", args.init.init_image.is_some(), BEGINS_WITH_NOISE),
         ("--feature-cache", args.feature_cache > 1, HAS_SHORT_STEPS),
@@ -54,7 +54,21 @@ fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
         ("--block", args.block.is_some(), CANNOT_JUDGE),
         ("--checkpoint", args.checkpoint.is_some(), HAS_SHORT_STEPS),
         ("--preview", args.preview.is_some(), HAS_SHORT_STEPS),
-    ];
+    ])
+}
+
+/// Refuses those among the flags that every command that draws has.
+///
+/// # Errors
+/// [`CliError::Usage`], with the flag and why.
+pub fn check_picture(picture: &PictureArgs, resources: &ResourceArgs) -> Result<(), CliError> {
+    refuse(&[
+        ("--negative", !picture.negative.is_empty(), READS_NO_WORDS),
+        ("--tile", resources.tile.is_some(), DECODES_NOTHING),
+    ])
+}
+
+fn refuse(foreign: &[(&str, bool, &str)]) -> Result<(), CliError> {
     match foreign.iter().find(|(_, is_given, _)| *is_given) {
         Some((flag, _, why)) => {
             Err(CliError::Usage(format!("{flag} is not for a model of pixels: {why}: leave it out")))

@@ -6,11 +6,13 @@
 //! words       cross-attention, summed over the tokens of a word          where a word acts
 //! likeness    CLIP's similarity of every predicted picture to the prompt
 //! ```
+//! A model of pixels, which knows neither words nor latents, has the first two.
 
 use std::sync::Arc;
 
+use super::pixels::{self, Pixels};
 use super::{AttentionMap, Critic, Image, PipelineError, Progress, Request, RequestError, Step, TextToImage};
-use crate::bundle::{Bundle, Component};
+use crate::bundle::{Bundle, Component, PipelineKind};
 use crate::denoise::noise::TorchGenerator;
 use crate::engine::Resources;
 use crate::tensor::{Latents, Rgb8};
@@ -31,8 +33,8 @@ pub struct Explanation {
     /// What the network predicted, step by step.
     pub trajectory: Vec<Predicted>,
     /// For each word of the prompt where the network attends to it: the sum over its tokens of the mean over steps, layers
-    /// and heads, 0 to 1. Empty for an empty prompt.
-    pub words: Vec<(String, AttentionMap)>,
+    /// and heads, 0 to 1. Empty for an empty prompt; `None` if the model reads no words.
+    pub words: Option<Vec<(String, AttentionMap)>>,
 }
 
 /// A picture as training shows it.
@@ -40,7 +42,7 @@ pub struct Explanation {
 pub struct Noised {
     /// The timestep of training.
     pub timestep: usize,
-    /// The latents under noise.
+    /// The latents under noise; the pixels themselves where there are no latents.
     pub latents: Latents,
     /// These, decoded.
     pub pixels: Rgb8,
@@ -59,12 +61,12 @@ pub struct Predicted {
     pub similarity: Option<f32>,
 }
 
-/// Draws the first picture of a request in plain syntax, and shows how it comes about. The noise over the finished picture is
+/// Draws the picture of a request in plain syntax, and shows how it comes about. The noise over the finished picture is
 /// that of its seed.
 ///
 /// # Errors
-/// [`PipelineError`]: as for any picture; if the UNet has no cross-attention; [`RequestError::Unjudged`] if the model has a safety
-/// checker.
+/// [`PipelineError`]: as for any picture; if the model is neither Stable Diffusion with cross-attention nor one of pixels;
+/// [`RequestError::Unjudged`] if it has a safety checker.
 ///
 /// # Panics
 /// If the request is for several pictures.
@@ -78,6 +80,11 @@ pub fn explain(
     if bundle.component(Component::SafetyChecker).is_some() {
         return Err(RequestError::Unjudged.into());
     }
+    let mut course = Course { progress, originals: Vec::with_capacity(request.steps) };
+    if bundle.pipeline().kind == PipelineKind::Pixels {
+        let image = Pixels::new(bundle.clone(), resources.clone()).run(request, &mut course)?.remove(0);
+        return shown(bundle, request, image, course.originals, &mut |values| Ok(pixels::rounded(values)?));
+    }
     let mut pipeline = TextToImage::new(bundle.clone(), resources.clone()).recording_attention();
     pipeline.check(request)?;
     let critic = match Critic::new(bundle, resources, &request.prompt) {
@@ -85,29 +92,43 @@ pub fn explain(
         critic => Some(critic?),
     };
     let words = TextEncoder::load(bundle, resources)?.words(&request.prompt)?;
-    let mut course = Course { progress, originals: Vec::with_capacity(request.steps) };
     let image = pipeline.run(request, &mut course)?.remove(0);
     let words = with_maps(words, pipeline.attention_maps());
 
     let mut decoder = VaeDecoder::load(bundle, resources)?;
-    let noised = noised(request, bundle, &image.latents)?.into_iter().map(|(timestep, latents)| {
-        let pixels = decoder.decode(&latents)?;
-        Ok(Noised { timestep, latents, pixels })
-    });
-    let noised = noised.collect::<Result<_, PipelineError>>()?;
-    let sampler = request.build_sampler(bundle)?;
-    let predicted = course.originals.into_iter().enumerate().map(|(step, latents)| {
-        let pixels = decoder.decode(&latents)?;
-        Ok(Predicted { timestep: sampler.timestep(step), latents, pixels, similarity: None })
-    });
-    let mut trajectory = predicted.collect::<Result<Vec<_>, PipelineError>>()?;
+    let mut explanation =
+        shown(bundle, request, image, course.originals, &mut |latents| Ok(decoder.decode(latents)?))?;
     drop(decoder);
+    explanation.words = Some(words);
     if let Some(critic) = critic {
+        let trajectory = &mut explanation.trajectory;
         let scores =
             critic.scores(bundle, resources, trajectory.iter().map(|predicted| &predicted.pixels))?;
         trajectory.iter_mut().zip(scores).for_each(|(predicted, score)| predicted.similarity = Some(score));
     }
-    Ok(Explanation { image, noised, trajectory, words })
+    Ok(explanation)
+}
+
+/// What is to be seen of any run: the picture under noise, and what the network predicted.
+fn shown(
+    bundle: &Bundle,
+    request: &Request,
+    image: Image,
+    originals: Vec<Latents>,
+    decode: &mut dyn FnMut(&Latents) -> Result<Rgb8, PipelineError>,
+) -> Result<Explanation, PipelineError> {
+    let noised = noised(request, bundle, &image.latents)?.into_iter().map(|(timestep, latents)| {
+        let pixels = decode(&latents)?;
+        Ok(Noised { timestep, latents, pixels })
+    });
+    let noised = noised.collect::<Result<_, PipelineError>>()?;
+    let sampler = request.build_sampler(bundle)?;
+    let predicted = originals.into_iter().enumerate().map(|(step, latents)| {
+        let pixels = decode(&latents)?;
+        Ok(Predicted { timestep: sampler.timestep(step), latents, pixels, similarity: None })
+    });
+    let trajectory = predicted.collect::<Result<_, PipelineError>>()?;
+    Ok(Explanation { image, noised, trajectory, words: None })
 }
 
 /// The words, each with the sum of the maps of its tokens.

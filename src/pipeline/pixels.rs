@@ -17,7 +17,7 @@ use crate::denoise::noise::TorchGenerator;
 use crate::denoise::pixel_unet::PixelUnet;
 use crate::denoise::run::{At, walk};
 use crate::engine::Resources;
-use crate::tensor::{Latents, Rgb8};
+use crate::tensor::{Latents, Rgb8, ShapeError};
 
 /// Red, green and blue.
 const CHANNELS: usize = 3;
@@ -124,8 +124,16 @@ impl Pixels {
     }
 
     fn image(&self, (at, seed): (usize, u64), latents: Latents) -> Result<Image, PipelineError> {
-        let pixels = Rgb8::from_planes(latents.values(), latents.width_cells(), latents.height_cells())?;
+        let pixels = rounded(&latents)?;
         let arithmetic = self.resources.arithmetic;
         Ok(Image { at, seed, latents, pixels, arithmetic, division: None })
     }
+}
+
+/// Pixels from -1 to 1 as bytes.
+///
+/// # Errors
+/// [`ShapeError`] if there are no three channels.
+pub fn rounded(pixels: &Latents) -> Result<Rgb8, ShapeError> {
+    Rgb8::from_planes(pixels.values(), pixels.width_cells(), pixels.height_cells())
 }

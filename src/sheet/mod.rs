@@ -7,6 +7,8 @@
 //! 3  the picture under the map of each word
 //! 4  CLIP's similarity of each prediction to the prompt, as bars
 //! ```
+//! A model that reads no words has the first two.
+//!
 //! Pictures stand in rows of cells, each with a caption; a section is a canvas as wide as the sheet, and the sheet is all of
 //! them one below the other.
 
@@ -19,10 +21,10 @@ use canvas::{Canvas, Colour};
 use lettering::LINE_PX;
 
 use crate::picture::{Filter, cover};
-use crate::pipeline::Explanation;
+use crate::pipeline::{AttentionMap, Explanation, Predicted};
 use crate::tensor::Rgb8;
 
-/// The longest side of a picture on a sheet; larger ones are scaled down.
+/// The longest side of a picture on a sheet; larger ones are scaled down, and of small ones each pixel becomes a square.
 pub const CELL_PX: usize = 128;
 /// Cells in a row.
 const COLUMNS: usize = 8;
@@ -48,56 +50,79 @@ struct Cell {
 
 /// Draws the sheet. `subtitle` says how the picture was drawn.
 pub fn draw(prompt: &str, subtitle: &str, explanation: &Explanation) -> Rgb8 {
-    let Explanation { image, noised, trajectory, words } = explanation;
-    let picture = scaled(&image.pixels);
     let mut parts = vec![title(prompt, subtitle)];
+    parts.extend(training(explanation));
+    parts.extend(drawing(explanation));
+    if let Some(words) = &explanation.words {
+        parts.extend(attention(&explanation.image.pixels, words));
+        parts.extend(likeness(&explanation.trajectory));
+    }
+    parts.push(Canvas::new(WIDTH_PX, MARGIN_PX));
+    Canvas::stacked(WIDTH_PX, &parts).into_picture()
+}
 
-    parts.push(heading(
-        "1  Training: noise over a picture",
-        "The finished picture, and how training would have shown it at five timesteps t: under more and more noise, decoded.",
-    ));
-    let first = Cell { picture: picture.clone(), caption: vec!["finished".into()] };
+fn training(Explanation { image, noised, words, .. }: &Explanation) -> [Canvas; 2] {
+    let first = cell(&image.pixels, ["finished".into()]);
     let noised = noised.iter().map(|noised| cell(&noised.pixels, [format!("t = {}", noised.timestep)]));
-    parts.push(grid(std::iter::once(first).chain(noised).collect()));
+    let about = "The finished picture, and how training would have shown it at five timesteps t: under more and more noise";
+    [
+        heading("1  Training: noise over a picture", &format!("{about}{}.", decoded(words))),
+        grid(std::iter::once(first).chain(noised).collect()),
+    ]
+}
 
-    parts.push(heading(
-        "2  Drawing: from noise to a picture",
-        "The clean picture that the network predicts in each step (x0), decoded. Each step goes a part of the way there.",
-    ));
+fn drawing(Explanation { trajectory, words, .. }: &Explanation) -> [Canvas; 2] {
     let predicted = trajectory.iter().enumerate().map(|(at, predicted)| {
         cell(&predicted.pixels, [format!("step {}", at + 1), format!("t = {}", timestep(predicted.timestep))])
     });
-    parts.push(grid(predicted.collect()));
+    let decoded = decoded(words);
+    [
+        heading(
+            "2  Drawing: from noise to a picture",
+            &format!(
+                "The clean picture that the network predicts in each step (x0){decoded}. Each step goes a part of the way there."
+            ),
+        ),
+        grid(predicted.collect()),
+    ]
+}
 
-    parts.push(heading(
-        "3  Words: where each of them acts",
-        "Cross-attention, the mean of all steps, layers and heads: bright is where the picture reads most of a word. Each map \
-         has a scale of its own.",
-    ));
-    match words.is_empty() {
-        true => parts.push(note("The prompt has no words.")),
-        false => {
-            let over = |(word, map): &(String, _)| Cell {
-                picture: heat::over(&picture, map),
-                caption: vec![word.clone()],
-            };
-            parts.push(grid(words.iter().map(over).collect()));
-        }
-    }
+/// Models that read words work on latents, so what is shown of them has been through their decoder.
+fn decoded<T>(words: &Option<T>) -> &'static str {
+    if words.is_some() { ", decoded" } else { "" }
+}
 
-    parts.push(heading(
-        "4  Likeness: what CLIP finds of each prediction",
-        "The cosine of its embedding to that of the prompt.",
-    ));
+fn attention(picture: &Rgb8, words: &[(String, AttentionMap)]) -> [Canvas; 2] {
+    let picture = scaled(picture);
+    let over =
+        |(word, map): &(String, _)| Cell { picture: heat::over(&picture, map), caption: vec![word.clone()] };
+    [
+        heading(
+            "3  Words: where each of them acts",
+            "Cross-attention, the mean of all steps, layers and heads: bright is where the picture reads most of a word. Each map \
+             has a scale of its own.",
+        ),
+        match words.is_empty() {
+            true => note("The prompt has no words."),
+            false => grid(words.iter().map(over).collect()),
+        },
+    ]
+}
+
+fn likeness(trajectory: &[Predicted]) -> [Canvas; 2] {
     let similarities: Option<Vec<f32>> = trajectory.iter().map(|predicted| predicted.similarity).collect();
-    parts.push(match similarities {
-        Some(similarities) => bars(&similarities),
-        None => {
-            note("This model has no image encoder of CLIP's, so nothing says how like the prompt they are.")
-        }
-    });
-    parts.push(Canvas::new(WIDTH_PX, MARGIN_PX));
-    Canvas::stacked(WIDTH_PX, &parts).into_picture()
+    [
+        heading(
+            "4  Likeness: what CLIP finds of each prediction",
+            "The cosine of its embedding to that of the prompt.",
+        ),
+        match similarities {
+            Some(similarities) => bars(&similarities),
+            None => note(
+                "This model has no image encoder of CLIP's, so nothing says how like the prompt they are.",
+            ),
+        },
+    ]
 }
 
 /// A timestep, which is mostly a whole number.
@@ -144,12 +169,12 @@ fn cell(picture: &Rgb8, caption: impl Into<Vec<String>>) -> Cell {
     Cell { picture: scaled(picture), caption: caption.into() }
 }
 
-/// The picture, no side longer than a cell.
+/// The picture, as large as it can be with no side longer than a cell.
 fn scaled(picture: &Rgb8) -> Rgb8 {
     let sides = [picture.width_px(), picture.height_px()];
     let longest = sides[0].max(sides[1]);
     if longest <= CELL_PX {
-        return picture.clone();
+        return picture.enlarged(CELL_PX / longest).into_owned();
     }
     let [width, height] = sides.map(|side| (side * CELL_PX / longest).max(1));
     cover(picture, width, height, Filter::Lanczos)

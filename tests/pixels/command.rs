@@ -168,6 +168,25 @@ fn an_icon_is_enlarged_and_drawn_again() {
 }
 
 #[test]
+fn a_sheet_shows_noise_and_steps() {
+    let place = Place::named();
+    let explain = |more: &[&str]| {
+        place.run(&[&["explain", "--model", "pixels.tintype", "--seed", "7", "--json"], more].concat())
+    };
+    for prompt in [&[][..], &["판다"]] {
+        let report: Value = serde_json::from_str(&works(&explain(prompt))).unwrap();
+        assert_eq!(report["steps"].as_array().unwrap().len(), 3);
+        assert!(report["words"].as_array().unwrap().is_empty());
+        assert_eq!(report["noise"][4], 999);
+        std::fs::remove_file(place.path("sheet.png")).unwrap();
+    }
+    fails(&explain(&["dog"]), 2, &["dog"]);
+    fails(&explain(&["--negative", "cat"]), 2, &["--negative", "no words"]);
+    fails(&explain(&["--pipeline", "sd"]), 2, &["--pipeline pixels"]);
+    assert!(!place.path("sheet.png").exists());
+}
+
+#[test]
 fn flags_for_other_pipelines_are_refused_with_why() {
     let place = Place::named();
     for (flags, says) in [

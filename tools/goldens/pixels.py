@@ -92,6 +92,8 @@ RUNS = [
     ("ddim", {**COSINE, "prediction_type": "v_prediction"}, {"steps": 3, "seed": 12, "label": None, "guidance": 3.0}, "classes"),
 ]
 NULL_CLASS = 4
+# Which of the runs is explained, and at how many timesteps noise is put over its picture.
+EXPLAINED, NOISED = 7, 5
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 
 
@@ -99,7 +101,7 @@ def drawn(model: UNet2DModel, scheduler, run: dict) -> np.ndarray:
     """The picture of a run before it is rounded, -1 to 1."""
     generator = torch.Generator().manual_seed(run["seed"])
     if "label" in run:
-        return guided(model, scheduler, run, generator).numpy()
+        return guided(model, scheduler, run, generator)[0].numpy()
     last = []
     step = scheduler.step
 
@@ -122,15 +124,30 @@ def drawn(model: UNet2DModel, scheduler, run: dict) -> np.ndarray:
     return last[0].numpy()
 
 
-def guided(model, scheduler, run, generator) -> torch.Tensor:
-    """diffusers has no pipeline for this: its networks and schedulers, and guidance between the class and none."""
+def guided(model, scheduler, run, generator) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The picture, and what was predicted of it in each step.
+
+    diffusers has no pipeline for this: its networks and schedulers, and guidance between the class and none.
+    """
     scheduler.set_timesteps(run["steps"])
     sample = torch.randn(1, model.config.in_channels, *model.config.sample_size, generator=generator)
-    label = NULL_CLASS if run["label"] is None else run["label"]
+    label, originals = NULL_CLASS if run["label"] is None else run["label"], []
     for t in scheduler.timesteps:
         uncond, cond = (model(sample, t, torch.tensor([class_label])).sample for class_label in (NULL_CLASS, label))
-        sample = scheduler.step(uncond + run["guidance"] * (cond - uncond), t, sample, generator=generator).prev_sample
-    return sample
+        step = scheduler.step(uncond + run["guidance"] * (cond - uncond), t, sample, generator=generator)
+        sample = step.prev_sample
+        originals.append(step.pred_original_sample)
+    return sample, originals
+
+
+def explained(model, scheduler, run) -> dict[str, np.ndarray]:
+    """What `explain` shows of a run: the picture under the noise of the seed, and what was predicted in each step."""
+    picture, originals = guided(model, scheduler, run, torch.Generator().manual_seed(run["seed"]))
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(run["seed"]))
+    timesteps = [1000 * (at + 1) // NOISED - 1 for at in range(NOISED)]
+    noised = [scheduler.add_noise(picture, noise, torch.tensor([timestep])) for timestep in timesteps]
+    shown = {f"original.{at}": x for at, x in enumerate(originals)} | {f"noised.{at}": x for at, x in enumerate(noised)}
+    return {name: x.numpy() for name, x in shown.items()}
 
 
 # Scheduler, what is asked, and the network of all steps but the last. At timestep 999 a prediction is divided by 5e-5 and then
@@ -183,12 +200,14 @@ def main() -> None:
         scheduler = SCHEDULERS[sampler](**config)
         runs.append({"network": network, "sampler": sampler, **run, "scheduler": dict(scheduler.config)})
         pictures[str(at)] = drawn(models[network], scheduler, run)
+    sampler, config, run, network = RUNS[EXPLAINED]
+    pictures |= explained(models[network], SCHEDULERS[sampler](**config), run)
     large = []
     for at, (config, run, network) in enumerate(UPSCALED):
         scheduler = UnCLIPScheduler(**config)
         large.append({"network": network, **run, "scheduler": dict(scheduler.config)})
         pictures[f"upscaled.{at}"] = upscaled(models[network], models["super_res_last"], scheduler, run)
-    write_json("pixels/runs.json", {**made, "null_class": NULL_CLASS, "runs": runs, "upscaled": large})
+    write_json("pixels/runs.json", {**made, "null_class": NULL_CLASS, "runs": runs, "explained": EXPLAINED, "upscaled": large})
     np.savez_compressed(OUT / "runs.npz", **pictures)
     small = {"block_out_channels": (4, 8), "norm_num_groups": 2, "attention_head_dim": 4}
     graph = unet(

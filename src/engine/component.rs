@@ -57,6 +57,8 @@ struct Planned {
 
 /// Anonymous memory that a process holds beside the values of a plan: the program, the model's header, the plan itself.
 pub const BESIDE_BYTES: usize = 12_000_000;
+/// Of these, what blocks may take that are kept for later and do not fit what is wanted now.
+const SPARE_BYTES: usize = 4_000_000;
 
 /// What a planned component will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -225,7 +227,7 @@ impl Component {
                 if !memory::is_available(*needed - beside_bytes) {
                     return Err(EngineError::OutOfMemory { component, needed: *needed });
                 }
-                *kept = Some(Arc::new(allocator::keep_within(*needed)));
+                *kept = Some(Arc::new(allocator::keep_within(*needed + SPARE_BYTES)));
                 Ok(())
             }
             _ => Ok(()),

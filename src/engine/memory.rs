@@ -3,10 +3,13 @@
 use tract_core::prelude::*;
 
 use super::node::OperationNode;
+use crate::allocator;
 
-/// Whether the system would give so many bytes now: a run that cannot have its memory should fail before it starts.
+/// Whether there are so many bytes now, kept by the allocator or the system's to give: a run that cannot have its memory should
+/// fail before it starts.
 pub fn is_available(bytes: usize) -> bool {
-    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+    let missing = bytes.saturating_sub(allocator::kept_bytes());
+    Vec::<u8>::new().try_reserve_exact(missing).is_ok()
 }
 
 /// The most bytes that values and scratch memory of a plan hold at a time, its inputs and outputs included.

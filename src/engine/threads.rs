@@ -1,6 +1,6 @@
 //! The threads of a run, as tract's executor carries them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use tract_linalg::multithread::{Executor, current_tract_executor};
@@ -44,12 +44,30 @@ impl Threads {
         }
     }
 
-    /// Does work that calls the others of this on one of the threads: so they are handed parts of it without a wait.
+    /// Does work that calls the others of this on one of the threads. The rest stay awake meanwhile, so that they take parts
+    /// of it without a wait: a thread that went to sleep comes back after some 50 us, and a layer may be as short.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match &self.0 {
-            Executor::MultiThread(pool) => pool.install(work),
-            _ => work(),
-        }
+        let Executor::MultiThread(pool) = &self.0 else { return work() };
+        pool.scope(|scope| {
+            let (own, running) = (rayon::current_thread_index(), Arc::new(()));
+            let watched = Arc::downgrade(&running);
+            scope.spawn_broadcast(move |_, thread| {
+                while Some(thread.index()) != own && watched.strong_count() > 0 {
+                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let result = work();
+            drop(running);
+            result
+        })
+    }
+
+    /// So many of `items` that each thread has some, but no more than `most`: for a chunk of items that have nothing to do with
+    /// one another.
+    pub(super) fn share(&self, items: usize, most: usize) -> usize {
+        items.div_ceil(self.count()).clamp(1, most)
     }
 
     /// Calls `work(chunk number, chunk)` for all chunks of `values`, `len` each but for the last.

@@ -150,6 +150,7 @@ impl Integer for i16 {
 ///
 /// # Panics
 /// If a row is not as long as the panel, or a run of the panel longer than [`RUN_MAX`].
+#[inline]
 pub fn accumulate<Q: Integer>(
     level: Level,
     rows: &[&[Q]; ROWS],

@@ -1,7 +1,7 @@
 //! Attention that never holds the score matrix.
 //!
 //! ```text
-//! for each picture and head
+//! for each picture and head, or all heads at once where there are few keys
 //!     pack the keys as rows [keys][d], the values as rows [d][keys]
 //!     for 64 queries, of which each thread takes its own
 //!         for some keys and values, few enough to stay in a second-level cache
@@ -18,7 +18,7 @@ use super::{Operation, rows_of};
 use crate::engine::threads::Threads;
 use crate::kernels::{LANES, Level, Line, ROWS, softmax, tile};
 
-/// Queries that one thread takes at a time.
+/// The most queries that one thread takes at a time.
 const CHUNK_QUERIES: usize = 4 * LANES;
 /// Keys that the queries of a chunk meet before the next: 252 lines of scores are 16 KiB of a first-level cache.
 const KEYS: usize = 42 * ROWS;
@@ -34,11 +34,11 @@ pub struct Attention {
 }
 
 /// The keys and values of one head, packed, in parts of [`KEYS`] keys; rows are filled up to whole tiles.
-struct Head {
+struct Head<'a> {
     /// `[keys][width]`.
-    keys: Vec<f32>,
+    keys: &'a [f32],
     /// Of each part, `[width][keys]`.
-    values: Vec<f32>,
+    values: &'a [f32],
     /// How many keys there are.
     count: usize,
     width: usize,
@@ -74,24 +74,34 @@ impl Attention {
     }
 }
 
-impl Head {
+impl<'a> Head<'a> {
+    /// How many numbers so many keys and their values are.
+    fn len(count: usize, width: usize) -> usize {
+        count.next_multiple_of(ROWS) * width + width.next_multiple_of(ROWS) * count
+    }
+
+    /// What was packed before.
+    fn new(packed: &'a [f32], count: usize, width: usize) -> Self {
+        let (keys, values) = packed.split_at(count.next_multiple_of(ROWS) * width);
+        Self { keys, values, count, width }
+    }
+
     /// Packs channels `at .. at + width` of rows that have `channels`.
     fn pack(
-        keys: &[f32],
-        values: &[f32],
+        packed: &mut [f32],
+        [keys, values]: [&[f32]; 2],
         channels: usize,
         at: usize,
         width: usize,
         threads: &Threads,
-    ) -> Self {
+    ) {
         let count = keys.len() / channels;
-        let mut rows = vec![0.0; count.next_multiple_of(ROWS) * width];
+        let (rows, spread) = packed.split_at_mut(count.next_multiple_of(ROWS) * width);
         threads.for_each_item(&mut rows[..count * width], width, |key, row| {
             row.copy_from_slice(&keys[key * channels + at..][..width]);
         });
         let down = width.next_multiple_of(ROWS);
-        let mut spread = vec![0.0; down * count];
-        threads.for_each_chunk(&mut spread, down * KEYS, |part, spread| {
+        threads.for_each_chunk(spread, down * KEYS, |part, spread| {
             let keys = spread.len() / down;
             for (key, value) in values.chunks_exact(channels).skip(part * KEYS).take(keys).enumerate() {
                 for (d, &x) in value[at..at + width].iter().enumerate() {
@@ -99,7 +109,6 @@ impl Head {
                 }
             }
         });
-        Self { keys: rows, values: spread, count, width }
     }
 
     /// The rows of [`KEYS`] keys at a time, with those of their values.
@@ -199,7 +208,7 @@ impl Operation for Attention {
         let down = width.next_multiple_of(ROWS);
         let seen =
             if self.masked { keys * (2 * channels * size_of::<f32>() + size_of::<usize>()) } else { 0 };
-        let packed = (keys.next_multiple_of(ROWS) * width + down * keys) * size_of::<f32>() + seen;
+        let packed = self.heads_at_once(keys) * Head::len(keys, width) * size_of::<f32>() + seen;
         let of_queries = CHUNK_QUERIES / LANES * (width + down);
         packed + threads * (KEYS.min(keys.next_multiple_of(ROWS)) + of_queries) * size_of::<Line>()
     }
@@ -217,10 +226,19 @@ impl Operation for Attention {
             let seen = mask.map(|mask| Seen::new(mask, keys, values, channels));
             let (keys, values) = seen.as_ref().map_or((keys, values), |seen| (&seen.keys, &seen.values));
             let places = seen.as_ref().map(|seen| &seen.places[..]);
-            for at in (0..channels).step_by(width) {
-                let head = Head::pack(keys, values, channels, at, width, threads);
-                threads.for_each_chunk(out, CHUNK_QUERIES * channels, |chunk, out| {
-                    self.chunk((&head, places), chunk * CHUNK_QUERIES, queries, channels, at, out);
+            let count = keys.len() / channels;
+            let at_once = threads.share(queries.len() / channels, CHUNK_QUERIES).next_multiple_of(LANES);
+            let (heads, len) = (self.heads_at_once(count), Head::len(count, width));
+            let mut packed = vec![0.0; heads * len];
+            for first in (0..channels).step_by(heads * width) {
+                threads.for_each_chunk(&mut packed, len, |head, packed| {
+                    Head::pack(packed, [keys, values], channels, first + head * width, width, threads);
+                });
+                threads.for_each_chunk(out, at_once * channels, |chunk, out| {
+                    for (at, packed) in (first..).step_by(width).zip(packed.chunks_exact(len)) {
+                        let head = Head::new(packed, count, width);
+                        self.chunk((&head, places), chunk * at_once, queries, channels, at, out);
+                    }
                 });
             }
         }
@@ -228,6 +246,11 @@ impl Operation for Attention {
 }
 
 impl Attention {
+    /// How many heads are packed together: with few keys all of them, so that threads wait for one another only twice.
+    fn heads_at_once(&self, keys: usize) -> usize {
+        if keys <= KEYS { self.heads } else { 1 }
+    }
+
     /// One head's share of some rows of the output, from query `first` on; `places` are those that its keys had before some
     /// were left out.
     fn chunk(

@@ -6,7 +6,7 @@ use crate::kernels::Level;
 use crate::kernels::activation::geglu;
 
 /// Output rows that one thread takes at a time.
-const CHUNK_ROWS: usize = 64;
+const ROWS_AT_ONCE: usize = 64;
 
 /// `x[.., ..c] * gelu(x[.., c..])`.
 #[derive(Debug)]
@@ -28,9 +28,10 @@ impl Operation for Geglu {
 
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let half = rows_of(shapes[0]).expect("the shape was checked").1 / 2;
-        threads.for_each_chunk(output, CHUNK_ROWS * half, |at, out| {
-            let rows = inputs[0][at * CHUNK_ROWS * 2 * half..].chunks_exact(2 * half);
-            for (row, out) in rows.zip(out.chunks_exact_mut(half)) {
+        let rows = threads.share(output.len() / half, ROWS_AT_ONCE);
+        threads.for_each_chunk(output, rows * half, |at, out| {
+            let inputs = inputs[0][at * rows * 2 * half..].chunks_exact(2 * half);
+            for (row, out) in inputs.zip(out.chunks_exact_mut(half)) {
                 let (value, gate) = row.split_at(half);
                 geglu(Level::detect(), value, gate, out);
             }

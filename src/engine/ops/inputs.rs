@@ -10,7 +10,7 @@ use crate::kernels::quantise::quantise;
 use crate::kernels::tile::{self, Tile};
 use crate::kernels::{Level, Line, ROWS};
 
-/// Rows that one thread quantises at a time.
+/// The most rows that one thread quantises at a time.
 const ROWS_AT_ONCE: usize = 64;
 
 /// The inputs of some rows.
@@ -110,8 +110,9 @@ impl<Q: Integer> Integers<Q> {
         let mut scales = vec![0.0; rows.len() * steps];
         let made = values.chunks_exact_mut(channels).zip(scales.chunks_exact_mut(steps));
         let mut made: Vec<Row<Q>> = made.map(|(values, scales)| Row { values, scales }).collect();
-        threads.for_each_chunk(&mut made, ROWS_AT_ONCE, |at, made| {
-            for (at, made) in (rows.start + at * ROWS_AT_ONCE..).zip(made) {
+        let rows_at_once = threads.share(made.len(), ROWS_AT_ONCE);
+        threads.for_each_chunk(&mut made, rows_at_once, |at, made| {
+            for (at, made) in (rows.start + at * rows_at_once..).zip(made) {
                 let x = row(at);
                 for (step, scale) in product.steps().zip(&mut *made.scales) {
                     let out = &mut made.values[step.channels.clone()];
@@ -134,6 +135,7 @@ impl<Q: Integer> Inputs for Integers<Q> {
         product.integers(first, step.channels.clone(), panel);
     }
 
+    #[inline(always)]
     fn accumulate(
         &self,
         level: Level,

@@ -5,8 +5,8 @@ use crate::engine::threads::Threads;
 use crate::engine::weights::{Vector, Weights};
 use crate::kernels::{Level, norm};
 
-/// Rows that one thread takes at a time.
-const CHUNK_ROWS: usize = 64;
+/// The most rows that one thread takes at a time.
+const ROWS_AT_ONCE: usize = 64;
 
 /// A layer normalisation.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Operation for LayerNorm {
     fn run(&self, _: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads) {
         let (weight, bias) = (self.weight.values(), self.bias.values());
         let channels = weight.len();
-        let chunk_len = CHUNK_ROWS * channels;
+        let chunk_len = threads.share(output.len() / channels, ROWS_AT_ONCE) * channels;
         threads.for_each_chunk(output, chunk_len, |at, out| {
             let rows = inputs[0][at * chunk_len..].chunks_exact(channels);
             for (row, out) in rows.zip(out.chunks_exact_mut(channels)) {

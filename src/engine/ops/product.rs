@@ -10,8 +10,8 @@
 //!                     out[6][16] += rows[6][run] * panel
 //! ```
 //! A convolution is a product with `kh * kw` taps: each tap has its own row for an output pixel, which the
-//! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panels and what
-//! the rows are made into ([`Inputs`]).
+//! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panels, what
+//! the rows are made into ([`Inputs`]), and where in the output each of them goes.
 
 use std::ops::Range;
 
@@ -103,21 +103,26 @@ impl Product {
         if fits { self.matrix.arithmetic() } else { Arithmetic::F32 }
     }
 
-    /// What a run over `rows` rows allocates: panels for each thread, what rows are made into, and the columns side by side.
+    /// What a run over `rows` rows allocates: panels for each thread, what rows are made into, sums, and where those go.
     pub fn scratch_bytes(&self, rows: usize, threads: usize) -> usize {
         let panels = threads * PANELS * RUN.max(self.longest_step()) * size_of::<Line>();
         let by_columns = threads > 1 && rows <= FEW_ROWS;
-        let (made, columns) = match by_columns {
-            true => (rows, self.outputs().next_multiple_of(LANES) * rows * size_of::<f32>()),
-            false => (threads * rows.min(CHUNK_ROWS), 0),
+        let line = size_of::<&[f32]>();
+        let (made, sums) = match by_columns {
+            true => {
+                let width = self.columns_of_thread(threads);
+                let of_threads = threads * rows * (width * size_of::<f32>() + line);
+                (rows, rows * self.outputs().div_ceil(width) * line + of_threads)
+            }
+            false => (threads * rows.min(CHUNK_ROWS), threads * rows.min(CHUNK_ROWS) * line),
         };
         let integers = |each: usize| self.channels() * each + self.steps().count() * size_of::<f32>();
         let row = match self.arithmetic() {
-            Arithmetic::F32 => self.taps * size_of::<&[f32]>(),
+            Arithmetic::F32 => self.taps * line,
             Arithmetic::I16 => integers(size_of::<i16>()),
             Arithmetic::I8 => integers(size_of::<i8>()),
         };
-        panels + made * row + columns
+        panels + made * row + sums
     }
 
     /// `output`: `[rows, outputs]`; `row(n, tap)` finds the inputs of row `n` at a tap.
@@ -152,8 +157,9 @@ impl Product {
             threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, chunk| {
                 let inputs = inputs(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, false);
                 for first in (0..outputs).step_by(PANELS * LANES) {
-                    let width = outputs.min(first + PANELS * LANES) - first;
-                    self.columns(first, &inputs, chunk, first..first + width);
+                    let end = outputs.min(first + PANELS * LANES);
+                    let lines = chunk.chunks_exact_mut(outputs).map(|line| &mut line[first..end]);
+                    self.columns(first, &inputs, &mut lines.collect::<Vec<_>>());
                 }
             });
         } else {
@@ -161,63 +167,66 @@ impl Product {
         }
     }
 
-    /// Each thread makes some columns of all rows, side by side; then they are brought together.
+    /// Each thread makes some columns of all rows, side by side where they stay in its cache; then they go to their lines.
     fn run_by_columns(&self, inputs: &impl Inputs, output: &mut [f32], threads: &Threads) {
-        let outputs = self.outputs();
-        let rows = output.len() / outputs;
-        let panels = self.panels_of_thread(threads.count());
-        let mut blocks = vec![0.0; outputs.div_ceil(LANES) * LANES * rows];
-        threads.for_each_chunk(&mut blocks, panels * LANES * rows, |at, block| {
-            let columns = 0..block.len() / rows;
-            self.columns(at * panels * LANES, inputs, block, columns);
-        });
-        threads.for_each_item(output, outputs, |row, line| {
-            for (channels, block) in line.chunks_mut(panels * LANES).zip(blocks.chunks(panels * LANES * rows))
-            {
-                let width = block.len() / rows;
-                channels.copy_from_slice(&block[row * width..][..channels.len()]);
+        let (outputs, width) = (self.outputs(), self.columns_of_thread(threads.count()));
+        let mut parts: Vec<Vec<&mut [f32]>> = Vec::with_capacity(outputs.div_ceil(width));
+        parts.resize_with(parts.capacity(), || Vec::with_capacity(inputs.rows()));
+        for line in output.chunks_exact_mut(outputs) {
+            parts.iter_mut().zip(line.chunks_mut(width)).for_each(|(lines, part)| lines.push(part));
+        }
+        let scratch = || vec![0.0; inputs.rows() * width];
+        threads.for_each_chunk_with(&mut parts, 1, scratch, |at, parts, sums| {
+            for lines in parts {
+                let first = at * width;
+                let own = width.min(outputs - first);
+                let sums = &mut sums[..inputs.rows() * own];
+                self.columns(first, inputs, &mut sums.chunks_exact_mut(own).collect::<Vec<_>>());
+                lines
+                    .iter_mut()
+                    .zip(sums.chunks_exact(own))
+                    .for_each(|(line, own)| line.copy_from_slice(own));
             }
         });
     }
 
     /// As many as leave every thread something to do, and none much more than others.
-    fn panels_of_thread(&self, threads: usize) -> usize {
-        (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, PANELS)
+    fn columns_of_thread(&self, threads: usize) -> usize {
+        (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, PANELS) * LANES
     }
 
-    /// Output channels from `first` on of the rows of `chunk`, which are wanted in its `columns`.
-    fn columns<I: Inputs>(&self, first: usize, inputs: &I, chunk: &mut [f32], columns: Range<usize>) {
-        let rows = inputs.rows();
-        let stride = chunk.len() / rows;
-        self.begin(first, chunk, stride, &columns);
-        let mut panels: Vec<I::Panel> =
-            (0..PANELS.min(columns.len().div_ceil(LANES))).map(|_| I::Panel::default()).collect();
+    /// Output channels from `first` on, of which `lines` are what belongs to each row.
+    fn columns<I: Inputs>(&self, first: usize, inputs: &I, lines: &mut [&mut [f32]]) {
+        let width = lines.first().map_or(0, |line| line.len());
+        self.begin(first, lines);
+        let mut panels: Vec<I::Panel> = (0..width.div_ceil(LANES)).map(|_| I::Panel::default()).collect();
         for (at, step) in self.steps().enumerate() {
             for (panel, first) in panels.iter_mut().zip((first..).step_by(LANES)) {
                 inputs.fill(self, first, &step, panel);
             }
-            for row in (0..rows).step_by(PASS_ROWS) {
-                let pass = row..rows.min(row + PASS_ROWS);
-                for (panel, column) in panels.iter().zip(columns.clone().step_by(LANES)) {
-                    let columns = column..columns.end.min(column + LANES);
+            for row in (0..inputs.rows()).step_by(PASS_ROWS) {
+                let pass = row..inputs.rows().min(row + PASS_ROWS);
+                for (panel, column) in panels.iter().zip((0..width).step_by(LANES)) {
+                    let columns = column..width.min(column + LANES);
                     for row in pass.clone().step_by(ROWS) {
                         let rows = row..pass.end.min(row + ROWS);
-                        let sums = &mut chunk[row * stride..][..rows.len() * stride];
-                        let mut acc = load(sums, stride, &columns);
+                        let lines = &mut lines[rows.clone()];
+                        let mut acc = load(lines, &columns);
                         inputs.accumulate(self.level, (at, &step), rows, panel, &mut acc);
-                        store(&acc, sums, stride, &columns);
+                        store(&acc, lines, &columns);
                     }
                 }
             }
         }
     }
 
-    /// Puts the bias where the sums will be.
-    fn begin(&self, first: usize, chunk: &mut [f32], stride: usize, columns: &Range<usize>) {
-        let Some(bias) = &self.bias else { return };
-        let bias = &bias.values()[first..self.outputs().min(first + columns.len())];
-        for line in chunk.chunks_exact_mut(stride) {
-            line[columns.start..][..bias.len()].copy_from_slice(bias);
+    /// Puts the bias where the sums will be, or zeros.
+    fn begin(&self, first: usize, lines: &mut [&mut [f32]]) {
+        for line in lines {
+            match &self.bias {
+                Some(bias) => line.copy_from_slice(&bias.values()[first..][..line.len()]),
+                None => line.fill(0.0),
+            }
         }
     }
 
@@ -244,9 +253,9 @@ impl Product {
 
 /// The sums in some columns of at most six lines.
 #[inline(always)]
-fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
+fn load(lines: &[&mut [f32]], columns: &Range<usize>) -> tile::Tile {
     let mut acc = [Line::ZERO; ROWS];
-    for (sums, line) in acc.iter_mut().zip(lines.chunks(stride)) {
+    for (sums, line) in acc.iter_mut().zip(lines) {
         match line[columns.clone()].try_into() {
             Ok(all) => *sums = Line(all),
             Err(_) => sums[..columns.len()].copy_from_slice(&line[columns.clone()]),
@@ -256,8 +265,8 @@ fn load(lines: &[f32], stride: usize, columns: &Range<usize>) -> tile::Tile {
 }
 
 #[inline(always)]
-fn store(acc: &tile::Tile, lines: &mut [f32], stride: usize, columns: &Range<usize>) {
-    for (sums, line) in acc.iter().zip(lines.chunks_mut(stride)) {
+fn store(acc: &tile::Tile, lines: &mut [&mut [f32]], columns: &Range<usize>) {
+    for (sums, line) in acc.iter().zip(lines) {
         match <&mut [f32; LANES]>::try_from(&mut line[columns.clone()]) {
             Ok(all) => *all = sums.0,
             Err(_) => line[columns.clone()].copy_from_slice(&sums[..columns.len()]),

@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::inputs::{Floats, Inputs, Integers};
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, SCALE_RUN, Vector};
-use crate::kernels::integer::{Integer, STEP};
+use crate::kernels::integer::{Integer, RUN_MAX, STEP};
 use crate::kernels::panel::Panel;
 use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS, tile};
 
@@ -232,7 +232,12 @@ impl Product {
 
     /// A panel starts at a multiple of 4 inputs: taps of another length are taken all at once.
     pub fn longest_step(&self) -> usize {
-        if self.channels().is_multiple_of(4) { RUN } else { self.matrix.inputs() }
+        match self.arithmetic() {
+            // Half as wide as floats, and no longer than their sums allow.
+            Arithmetic::I16 => RUN_MAX,
+            _ if self.channels().is_multiple_of(4) => RUN,
+            _ => self.matrix.inputs(),
+        }
     }
 
     /// All inputs, in the order in which they are multiplied.

@@ -7,11 +7,12 @@
 //!         for rows that fit the second-level cache
 //!             for each panel
 //!                 for six rows at a time
-//!                     out[6][16] += rows[6][run] * panel
+//!                     sums[6][16] += rows[6][run] * panel
+//!     out = sums
 //! ```
 //! A convolution is a product with `kh * kw` taps: each tap has its own row for an output pixel, which the
-//! caller finds. The accumulators live in the output between runs, so nothing else is allocated but the panels, what
-//! the rows are made into ([`Inputs`]), and where in the output each of them goes.
+//! caller finds. What is allocated are the panels, what the rows are made into ([`Inputs`]), and the sums of 64 output
+//! channels, which lie as the kernel wants them until they are done.
 
 use std::ops::Range;
 
@@ -20,14 +21,15 @@ use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, SCALE_RUN, Vector};
 use crate::kernels::integer::{Integer, RUN_MAX, STEP};
 use crate::kernels::panel::Panel;
-use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS, tile};
+use crate::kernels::tile::Tile;
+use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS};
 
 /// Inputs in a panel: 320 rows of 16 floats are 20 KiB, with six rows of as many 27.5 KiB of a first-level cache.
 const RUN: usize = 320;
 /// Panels that are filled together: their rows are read once for all of them.
 const PANELS: usize = 4;
-/// Rows that all panels pass over before the next: with 320 inputs of each, 120 KiB.
-const PASS_ROWS: usize = 16 * ROWS;
+/// Tiles of rows that all panels pass over before the next: with 320 inputs of each row, 120 KiB.
+const PASS_TILES: usize = 16;
 /// Output rows that one thread takes at a time.
 const CHUNK_ROWS: usize = 84 * ROWS;
 /// With fewer rows than this, threads share out the output channels instead.
@@ -108,21 +110,18 @@ impl Product {
         let panels = threads * PANELS * RUN.max(self.longest_step()) * size_of::<Line>();
         let by_columns = threads > 1 && rows <= FEW_ROWS;
         let line = size_of::<&[f32]>();
-        let (made, sums) = match by_columns {
-            true => {
-                let width = self.columns_of_thread(threads);
-                let of_threads = threads * rows * (width * size_of::<f32>() + line);
-                (rows, rows * self.outputs().div_ceil(width) * line + of_threads)
-            }
-            false => (threads * rows.min(CHUNK_ROWS), threads * rows.min(CHUNK_ROWS) * line),
+        let (at_once, made, lines) = match by_columns {
+            true => (rows, rows, rows * self.outputs().div_ceil(self.columns_of_thread(threads))),
+            false => (rows.min(CHUNK_ROWS), threads * rows.min(CHUNK_ROWS), 0),
         };
+        let sums = threads * PANELS * at_once.div_ceil(ROWS) * size_of::<Tile>();
         let integers = |each: usize| self.channels() * each + self.steps().count() * size_of::<f32>();
         let row = match self.arithmetic() {
             Arithmetic::F32 => self.taps * line,
             Arithmetic::I16 => integers(size_of::<i16>()),
             Arithmetic::I8 => integers(size_of::<i8>()),
         };
-        panels + made * row + sums
+        panels + made * row + lines * line + sums
     }
 
     /// `output`: `[rows, outputs]`; `row(n, tap)` finds the inputs of row `n` at a tap.
@@ -156,10 +155,12 @@ impl Product {
         if rows > FEW_ROWS || threads.count() == 1 {
             threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, chunk| {
                 let inputs = inputs(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, false);
+                let mut sums = Vec::new();
                 for first in (0..outputs).step_by(PANELS * LANES) {
-                    let end = outputs.min(first + PANELS * LANES);
-                    let lines = chunk.chunks_exact_mut(outputs).map(|line| &mut line[first..end]);
-                    self.columns(first, &inputs, &mut lines.collect::<Vec<_>>());
+                    let columns = first..outputs.min(first + PANELS * LANES);
+                    self.sum(columns.clone(), &inputs, &mut sums);
+                    let lines = chunk.chunks_exact_mut(outputs).map(|line| &mut line[columns.clone()]);
+                    put(&sums, inputs.rows(), lines);
                 }
             });
         } else {
@@ -167,7 +168,7 @@ impl Product {
         }
     }
 
-    /// Each thread makes some columns of all rows, side by side where they stay in its cache; then they go to their lines.
+    /// Each thread makes some columns of all rows.
     fn run_by_columns(&self, inputs: &impl Inputs, output: &mut [f32], threads: &Threads) {
         let (outputs, width) = (self.outputs(), self.columns_of_thread(threads.count()));
         let mut parts: Vec<Vec<&mut [f32]>> = Vec::with_capacity(outputs.div_ceil(width));
@@ -175,17 +176,10 @@ impl Product {
         for line in output.chunks_exact_mut(outputs) {
             parts.iter_mut().zip(line.chunks_mut(width)).for_each(|(lines, part)| lines.push(part));
         }
-        let scratch = || vec![0.0; inputs.rows() * width];
-        threads.for_each_chunk_with(&mut parts, 1, scratch, |at, parts, sums| {
+        threads.for_each_chunk_with(&mut parts, 1, Vec::new, |at, parts, sums| {
             for lines in parts {
-                let first = at * width;
-                let own = width.min(outputs - first);
-                let sums = &mut sums[..inputs.rows() * own];
-                self.columns(first, inputs, &mut sums.chunks_exact_mut(own).collect::<Vec<_>>());
-                lines
-                    .iter_mut()
-                    .zip(sums.chunks_exact(own))
-                    .for_each(|(line, own)| line.copy_from_slice(own));
+                self.sum(at * width..outputs.min((at + 1) * width), inputs, sums);
+                put(sums, inputs.rows(), lines.iter_mut().map(|line| &mut **line));
             }
         });
     }
@@ -195,37 +189,25 @@ impl Product {
         (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, PANELS) * LANES
     }
 
-    /// Output channels from `first` on, of which `lines` are what belongs to each row.
-    fn columns<I: Inputs>(&self, first: usize, inputs: &I, lines: &mut [&mut [f32]]) {
-        let width = lines.first().map_or(0, |line| line.len());
-        self.begin(first, lines);
-        let mut panels: Vec<I::Panel> = (0..width.div_ceil(LANES)).map(|_| I::Panel::default()).collect();
+    /// Some output channels of all rows: for 16 channels the sums of all rows, then those of the next 16.
+    fn sum<I: Inputs>(&self, columns: Range<usize>, inputs: &I, sums: &mut Vec<Tile>) {
+        let (rows, tiles) = (inputs.rows(), inputs.rows().div_ceil(ROWS));
+        let channels = || columns.clone().step_by(LANES);
+        sums.clear();
+        sums.reserve_exact(channels().len() * tiles);
+        channels().for_each(|first| sums.extend(std::iter::repeat_n([self.bias(first); ROWS], tiles)));
+        let mut panels: Vec<I::Panel> = channels().map(|_| I::Panel::default()).collect();
         for (at, step) in self.steps().enumerate() {
-            for (panel, first) in panels.iter_mut().zip((first..).step_by(LANES)) {
+            for (panel, first) in panels.iter_mut().zip(channels()) {
                 inputs.fill(self, first, &step, panel);
             }
-            for row in (0..inputs.rows()).step_by(PASS_ROWS) {
-                let pass = row..inputs.rows().min(row + PASS_ROWS);
-                for (panel, column) in panels.iter().zip((0..width).step_by(LANES)) {
-                    let columns = column..width.min(column + LANES);
-                    for row in pass.clone().step_by(ROWS) {
-                        let rows = row..pass.end.min(row + ROWS);
-                        let lines = &mut lines[rows.clone()];
-                        let mut acc = load(lines, &columns);
-                        inputs.accumulate(self.level, (at, &step), rows, panel, &mut acc);
-                        store(&acc, lines, &columns);
+            for pass in (0..tiles).step_by(PASS_TILES) {
+                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(tiles)) {
+                    for (tile, acc) in (pass..).zip(&mut sums[pass..tiles.min(pass + PASS_TILES)]) {
+                        let rows = tile * ROWS..rows.min((tile + 1) * ROWS);
+                        inputs.accumulate(self.level, (at, &step), rows, panel, acc);
                     }
                 }
-            }
-        }
-    }
-
-    /// Puts the bias where the sums will be, or zeros.
-    fn begin(&self, first: usize, lines: &mut [&mut [f32]]) {
-        for line in lines {
-            match &self.bias {
-                Some(bias) => line.copy_from_slice(&bias.values()[first..][..line.len()]),
-                None => line.fill(0.0),
             }
         }
     }
@@ -256,25 +238,12 @@ impl Product {
     }
 }
 
-/// The sums in some columns of at most six lines.
-#[inline(always)]
-fn load(lines: &[&mut [f32]], columns: &Range<usize>) -> tile::Tile {
-    let mut acc = [Line::ZERO; ROWS];
-    for (sums, line) in acc.iter_mut().zip(lines) {
-        match line[columns.clone()].try_into() {
-            Ok(all) => *sums = Line(all),
-            Err(_) => sums[..columns.len()].copy_from_slice(&line[columns.clone()]),
-        }
-    }
-    acc
-}
-
-#[inline(always)]
-fn store(acc: &tile::Tile, lines: &mut [&mut [f32]], columns: &Range<usize>) {
-    for (sums, line) in acc.iter().zip(lines) {
-        match <&mut [f32; LANES]>::try_from(&mut line[columns.clone()]) {
-            Ok(all) => *all = sums.0,
-            Err(_) => line[columns.clone()].copy_from_slice(&sums[..columns.len()]),
+/// Writes what [`Product::sum`] made of so many rows to where these belong.
+fn put<'a>(sums: &[Tile], rows: usize, lines: impl Iterator<Item = &'a mut [f32]>) {
+    let tiles = rows.div_ceil(ROWS);
+    for (row, line) in lines.enumerate() {
+        for (part, sums) in line.chunks_mut(LANES).zip(sums.chunks_exact(tiles)) {
+            part.copy_from_slice(&sums[row / ROWS][row % ROWS][..part.len()]);
         }
     }
 }

@@ -49,6 +49,7 @@ impl Threads {
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let Executor::MultiThread(pool) = &self.0 else { return work() };
         pool.scope(|scope| {
+            // Gone when the work is done, or has panicked.
             let (own, running) = (rayon::current_thread_index(), Arc::new(()));
             let watched = Arc::downgrade(&running);
             scope.spawn_broadcast(move |_, thread| {

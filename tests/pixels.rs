@@ -125,6 +125,18 @@ fn a_graph_of_the_exporter_computes_what_torch_does() {
     }
 }
 
+/// The pipeline of a run of `tools/goldens/pixels.py`.
+fn imported_for(run: &Value, networks: &Value, null_class: &Value) -> (tempfile::TempDir, Arc<Bundle>) {
+    let name = run["network"].as_str().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let ours = match name {
+        "classes" => json!({ "classes": { "null": null_class } }),
+        _ => json!({}),
+    };
+    let folder = source(&networks[name], root.path(), &run["scheduler"], &ours);
+    imported(&folder, Precision::F32).unwrap()
+}
+
 /// The request of a run of `tools/goldens/pixels.py`.
 fn request(bundle: &Bundle, run: &Value) -> Request {
     let prompt = run["label"].as_u64().map_or(String::new(), |label| label.to_string());
@@ -142,14 +154,7 @@ fn pictures_are_those_of_diffusers() {
     let golden: Value = serde_json::from_slice(&std::fs::read(data("pixels/runs.json")).unwrap()).unwrap();
     let (expected, networks) = (npz(&data("pixels/runs.npz")), networks());
     for (at, run) in golden["runs"].as_array().unwrap().iter().enumerate() {
-        let name = run["network"].as_str().unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let ours = match name {
-            "classes" => json!({ "classes": { "null": golden["null_class"] } }),
-            _ => json!({}),
-        };
-        let folder = source(&networks[name], root.path(), &run["scheduler"], &ours);
-        let (_keep, bundle) = imported(&folder, Precision::F32).unwrap();
+        let (_keep, bundle) = imported_for(run, &networks, &golden["null_class"]);
         let mut pipeline = Pixels::new(bundle.clone(), Resources::new(Threads::new(2)));
         let image = pipeline.run(&request(&bundle, run), &mut ()).unwrap().remove(0);
         let expected = &expected[&at.to_string()];
@@ -173,10 +178,7 @@ fn what_is_shown_of_a_run_is_what_diffusers_computes() {
     let golden: Value = serde_json::from_slice(&std::fs::read(data("pixels/runs.json")).unwrap()).unwrap();
     let (expected, networks) = (npz(&data("pixels/runs.npz")), networks());
     let run = &golden["runs"][golden["explained"].as_u64().unwrap() as usize];
-    let root = tempfile::tempdir().unwrap();
-    let ours = json!({ "classes": { "null": golden["null_class"] } });
-    let folder = source(&networks[run["network"].as_str().unwrap()], root.path(), &run["scheduler"], &ours);
-    let (_keep, bundle) = imported(&folder, Precision::F32).unwrap();
+    let (_keep, bundle) = imported_for(run, &networks, &golden["null_class"]);
     let shown = explain(&bundle, &Resources::new(Threads::new(2)), &request(&bundle, run), &mut ()).unwrap();
     assert!(shown.words.is_none());
     assert_eq!([shown.noised.len(), shown.trajectory.len()], [5, run["steps"].as_u64().unwrap() as usize]);

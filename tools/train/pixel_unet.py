@@ -103,12 +103,10 @@ def _train_rank(rank: int, workers: int, state: State, samples: int | None, devi
 
 
 @torch.no_grad()
-def draw(
-    unet: UNet2DModel, classes: torch.Tensor, none: int, steps: int = STEPS, guidance: float = GUIDANCE, seed: int = 0,
-) -> torch.Tensor:
+def draw(unet: UNet2DModel, classes: torch.Tensor, none: int, guidance: float = GUIDANCE, seed: int = 0) -> torch.Tensor:
     """Pictures `[classes, 3, 64, 64]` in [-1, 1], by DDIM with guidance."""
     scheduler = make_pixel_scheduler()
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(STEPS)
     generator = torch.Generator().manual_seed(seed)
     pictures = torch.randn(len(classes), 3, SIZE_PX, SIZE_PX, generator=generator)
     pictures, both = pictures.to(unet.device), torch.cat([torch.full_like(classes, none), classes]).to(unet.device)

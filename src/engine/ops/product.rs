@@ -171,8 +171,8 @@ impl Product {
     /// Each thread makes some columns of all rows.
     fn run_by_columns(&self, inputs: &impl Inputs, output: &mut [f32], threads: &Threads) {
         let (outputs, width) = (self.outputs(), self.columns_of_thread(threads.count()));
-        let mut parts: Vec<Vec<&mut [f32]>> = Vec::with_capacity(outputs.div_ceil(width));
-        parts.resize_with(parts.capacity(), || Vec::with_capacity(inputs.rows()));
+        let mut parts: Vec<Vec<&mut [f32]>> =
+            (0..outputs.div_ceil(width)).map(|_| Vec::with_capacity(inputs.rows())).collect();
         for line in output.chunks_exact_mut(outputs) {
             parts.iter_mut().zip(line.chunks_mut(width)).for_each(|(lines, part)| lines.push(part));
         }

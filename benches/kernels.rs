@@ -22,6 +22,8 @@ use tintype::kernels::{LANES, Level, Line, ROWS, norm};
 const CHANNELS: usize = 320;
 /// Pixels of a row of the largest maps.
 const PIXELS: usize = 64;
+/// Tiles that pass over a panel, one after another.
+const TILES: usize = 16;
 /// Inputs that share a scale, where a matrix has more than one for an output.
 const SCALE_RUN: usize = 32;
 
@@ -29,18 +31,21 @@ fn products(c: &mut Criterion) {
     let level = Level::detect();
     let mut group = c.benchmark_group("product");
     for inputs in [CHANNELS, 4 * CHANNELS] {
-        group.throughput(Throughput::Elements((ROWS * LANES * inputs) as u64));
+        group.throughput(Throughput::Elements((TILES * ROWS * LANES * inputs) as u64));
         let data: [Vec<f32>; ROWS] = from_fn(|row| numbers(inputs, row as u32));
         let rows: [&[f32]; ROWS] = from_fn(|row| &data[row][..]);
         let panel = lines(inputs, 9);
-        let mut acc = [Line::ZERO; ROWS];
-        tile::accumulate(level, &rows, &panel, &mut acc);
+        let mut tiles = [[Line::ZERO; ROWS]; TILES];
+        tile::accumulate(level, &panel, std::iter::repeat(rows).zip(&mut tiles));
         for (row, lane) in tile_places() {
             let exact = dot((0..inputs).map(|k| (rows[row][k], panel[k][lane])));
-            assert_near(acc[row][lane], exact, 1e-4);
+            tiles.iter().for_each(|acc| assert_near(acc[row][lane], exact, 1e-4));
         }
         group.bench_function(format!("f32/{inputs}"), |b| {
-            b.iter(|| tile::accumulate(level, black_box(&rows), black_box(&panel), &mut acc));
+            b.iter(|| {
+                let rows = std::iter::repeat(black_box(rows));
+                tile::accumulate(level, black_box(&panel), rows.zip(&mut tiles));
+            });
         });
     }
     group.finish();
@@ -64,20 +69,24 @@ fn integer_products<Q: Integer>(c: &mut Criterion) {
             panel.fill(level, black_box(&low), black_box(&high));
         };
         arrange(&mut panel);
-        let mut acc = [Line::ZERO; ROWS];
-        integer::accumulate(level, &[&row[..]; ROWS], &row_scales, &panel, &mut acc);
+        let rows = integer::Rows { values: [&row[..]; ROWS], scales: row_scales };
+        let mut tiles = [[Line::ZERO; ROWS]; TILES];
+        integer::accumulate(level, &panel, std::iter::repeat(rows).zip(&mut tiles));
         for (at, lane) in tile_places() {
             let weight = |k: usize| f32::from(weight_of(&low, &high, k, lane)) * scale(k, lane);
             let exact = dot((0..CHANNELS).map(|k| (row[k].into() as f32 * row_scales[at], weight(k))));
             // Sums are exact, but for scales that are folded into weights.
             let folds = Q::FOLDS && run < CHANNELS;
             let largest = f64::from(Q::MAX) * 127.0 * f64::from(row_scales[at]);
-            assert_near(acc[at][lane], exact, largest * if folds { 1e-2 } else { 1e-4 });
+            let tolerance = largest * if folds { 1e-2 } else { 1e-4 };
+            tiles.iter().for_each(|acc| assert_near(acc[at][lane], exact, tolerance));
         }
-        group.throughput(Throughput::Elements((ROWS * LANES * CHANNELS) as u64));
+        group.throughput(Throughput::Elements((TILES * ROWS * LANES * CHANNELS) as u64));
         group.bench_function(format!("{}, {name}/{CHANNELS}", type_name::<Q>()), |b| {
-            let rows = [&row[..]; ROWS];
-            b.iter(|| integer::accumulate(level, black_box(&rows), &row_scales, black_box(&panel), &mut acc));
+            b.iter(|| {
+                let rows = std::iter::repeat(black_box(rows));
+                integer::accumulate(level, black_box(&panel), rows.zip(&mut tiles));
+            });
         });
         group.throughput(Throughput::Elements((LANES * CHANNELS) as u64));
         group.bench_function(format!("panel of {}, {name}/{CHANNELS}", type_name::<Q>()), |b| {

@@ -33,7 +33,7 @@ ALLOWED = {
         (r"constant_time_eq::dit::with_feat_dit", "constant_time_eq: dit.rs detects"),
     ],
     "x86_64": [
-        (r"tintype::kernels::(avx2|avx_vnni|vnni)::", "tintype: kernels/level.rs detects"),
+        (r"tintype::kernels::(avx2|avx512|avx_vnni|vnni)::", "tintype: kernels/level.rs detects"),
         (r"tract_linalg::x86_64::", "tract-linalg: isa.rs detects, a routine applies where its set is there"),
         (r"(avx|avx2|avx512|avx512amx|avx512vnni|avxvnni|fma)_\w+_0_23_9$", "tract-linalg: its assembly, likewise"),
         (r"rustfft::(avx|sse)::", "rustfft: the planners for AVX and SSE 4.1 refuse where they are missing"),

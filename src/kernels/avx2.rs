@@ -8,7 +8,7 @@ use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
 use super::integer::Scales;
-use super::lanes::{LEN, Lanes, LanesWork};
+use super::lanes::{LEN, Lanes, LanesWork, Vector};
 use super::level::{Avx2, Work};
 use super::panel::{Group, Stored, StoredGroup};
 use super::tile::{LANES, Line, ROWS, Tile};
@@ -40,14 +40,14 @@ pub fn run_lanes(witness: Avx2, work: impl LanesWork) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run_lanes_unchecked(witness: Avx2, work: impl LanesWork) {
-    work.run::<F32x8>(witness);
+    work.run::<LEN, F32x8>(witness);
 }
 
 /// Eight numbers in a register; there is none without AVX2 and FMA.
 #[derive(Clone, Copy)]
-struct F32x8(__m256);
+pub struct F32x8(__m256);
 
-impl Lanes for F32x8 {
+impl Lanes<LEN> for F32x8 {
     type Proof = Avx2;
 
     #[inline(always)]
@@ -61,7 +61,9 @@ impl Lanes for F32x8 {
         // SAFETY: `self` proves AVX2, and there are eight floats.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
     }
+}
 
+impl Vector for F32x8 {
     #[inline(always)]
     fn mul_add(self, factor: f32, summand: Self) -> Self {
         // SAFETY: `self` proves FMA.
@@ -99,15 +101,15 @@ impl Mul<f32> for F32x8 {
     }
 }
 
-/// [`super::tile::accumulate`]; every row is exactly as long as the panel.
+/// [`super::tile::accumulate`] for one tile.
 pub fn accumulate(_: Avx2, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
-    assert!(rows.iter().all(|row| row.len() == panel.len()));
+    assert!(rows.iter().all(|row| row.len() >= panel.len()));
     // SAFETY: the witness proves AVX2 and FMA; the assertion above gives the lengths that it needs.
     unsafe { accumulate_unchecked(rows, panel, acc) }
 }
 
 /// # Safety
-/// AVX2 and FMA are present and each row has the panel's length.
+/// AVX2 and FMA are present and no row is shorter than the panel.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     // SAFETY: a tile's row is 16 floats, two registers.
@@ -119,7 +121,7 @@ unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut 
         let (low, high) =
             unsafe { (_mm256_loadu_ps(weights.as_ptr()), _mm256_loadu_ps(weights.as_ptr().add(8))) };
         for r in 0..ROWS {
-            // SAFETY: k < panel.len(), which is the length of every row.
+            // SAFETY: k < panel.len(), and no row is shorter.
             let x = unsafe { _mm256_broadcast_ss(rows[r].get_unchecked(k)) };
             sums[r][0] = _mm256_fmadd_ps(x, low, sums[r][0]);
             sums[r][1] = _mm256_fmadd_ps(x, high, sums[r][1]);

@@ -44,6 +44,10 @@ pub fn int8(
         match (level.vectors(), rows.len()) {
             #[cfg(target_arch = "x86_64")]
             (Vectors::Avx2(witness), GROUP) => super::avx2::int8_group(witness, group, scale, lane, rows),
+            #[cfg(target_arch = "x86_64")]
+            (Vectors::Avx512(witness), GROUP) => {
+                super::avx2::int8_group(witness.avx2(), group, scale, lane, rows)
+            }
             #[cfg(target_arch = "aarch64")]
             (Vectors::Neon(witness), GROUP) => super::neon::int8_group(witness, group, scale, lane, rows),
             _ => turn(group, lane, rows, |o, x| f32::from(x) * scale[o]),
@@ -59,6 +63,8 @@ pub fn float16(level: Level, block: &[[f16; BLOCK * GROUP]], first: usize, lane:
     for_each_group(&block[first / GROUP..], panel, |group, rows| match (level.vectors(), rows.len()) {
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx2(witness), GROUP) => super::avx2::float16_group(witness, group, lane, rows),
+        #[cfg(target_arch = "x86_64")]
+        (Vectors::Avx512(witness), GROUP) => super::avx2::float16_group(witness.avx2(), group, lane, rows),
         #[cfg(target_arch = "aarch64")]
         (Vectors::Neon(witness), GROUP) => super::neon::float16_group(witness, group, lane, rows),
         _ => turn(group, lane, rows, |_, x| f16::to_f32(x)),
@@ -73,6 +79,8 @@ pub fn float32(level: Level, block: &[[f32; BLOCK * GROUP]], first: usize, lane:
     for_each_group(&block[first / GROUP..], panel, |group, rows| match (level.vectors(), rows.len()) {
         #[cfg(target_arch = "x86_64")]
         (Vectors::Avx2(witness), GROUP) => super::avx2::float32_group(witness, group, lane, rows),
+        #[cfg(target_arch = "x86_64")]
+        (Vectors::Avx512(witness), GROUP) => super::avx2::float32_group(witness.avx2(), group, lane, rows),
         #[cfg(target_arch = "aarch64")]
         (Vectors::Neon(witness), GROUP) => super::neon::float32_group(witness, group, lane, rows),
         _ => turn(group, lane, rows, |_, x| x),

@@ -11,6 +11,8 @@
 //! Where weights have a scale for every few inputs, `i8` has a sum for each of them. In `i16` there is room for another four
 //! bits: weights are multiplied by the ratio of their scale to the largest one, and there is one sum.
 
+use std::ops::Range;
+
 use super::Level;
 use super::dequantise::GROUP;
 use super::level::Work;
@@ -47,22 +49,38 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
         level.run(Multiply { rows, panel })
     }
 
-    /// Adds such sums, multiplied by their scales, to `acc`.
-    fn accumulate(
+    /// Adds such sums, multiplied by their scales and those of the outputs, to some tiles.
+    fn accumulate<'a>(
         level: Level,
-        rows: &[&[Self]; ROWS],
         panel: &[Group<Self>],
-        scales: Scales,
-        acc: &mut Tile,
+        outputs: &Line,
+        tiles: impl Iterator<Item = (Rows<'a, Self>, &'a mut Tile)>,
     ) {
-        add(level, rows, panel, scales, acc);
+        for (rows, acc) in tiles {
+            let sums = &Self::multiply(level, &rows.values, panel);
+            level.run(Rescale { sums, scales: rows.scales(outputs), acc });
+        }
     }
 }
 
-/// [`Integer::accumulate`] by way of the sums.
-fn add<Q: Integer>(level: Level, rows: &[&[Q]; ROWS], panel: &[Group<Q>], scales: Scales, acc: &mut Tile) {
-    let sums = &Q::multiply(level, rows, panel);
-    level.run(Rescale { sums, scales, acc });
+/// Quantised inputs of one tile.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a, Q> {
+    /// The numbers.
+    pub values: [&'a [Q]; ROWS],
+    /// The scale of each row.
+    pub scales: [f32; ROWS],
+}
+
+impl<'a, Q> Rows<'a, Q> {
+    fn scales<'s>(&'s self, outputs: &'s Line) -> Scales<'s> {
+        Scales { rows: &self.scales, outputs }
+    }
+
+    /// Some of the inputs.
+    fn part(&self, inputs: Range<usize>) -> Self {
+        Self { values: self.values.map(|row| &row[inputs.clone()]), scales: self.scales }
+    }
 }
 
 /// What the sums of a tile are multiplied by.
@@ -126,44 +144,63 @@ impl Integer for i16 {
     fn arrange(level: Level, stored: Stored, panel: &mut [Group<Self>]) {
         match level.vectors() {
             super::level::Vectors::Avx2(witness) => super::avx2::i16_arrange(witness, stored, panel),
+            super::level::Vectors::Avx512(witness) => super::avx2::i16_arrange(witness.avx2(), stored, panel),
             super::level::Vectors::Scalar => level.run(Arrange { stored, panel }),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn accumulate(
+    fn accumulate<'a>(
         level: Level,
-        rows: &[&[Self]; ROWS],
         panel: &[Group<Self>],
-        scales: Scales,
-        acc: &mut Tile,
+        outputs: &Line,
+        tiles: impl Iterator<Item = (Rows<'a, Self>, &'a mut Tile)>,
     ) {
         match level {
-            Level::Avx2(witness) => super::avx2::i16_accumulate(witness, rows, panel, scales, acc),
-            Level::Vnni(witness) => super::vnni::i16_accumulate(witness, rows, panel, scales, acc),
-            Level::Scalar => add(level, rows, panel, scales, acc),
+            Level::Avx512(witness) => super::avx512::i16_accumulate(witness, panel, outputs, tiles),
+            _ => tiles.for_each(|(rows, acc)| {
+                let scales = rows.scales(outputs);
+                match level {
+                    Level::Avx2(witness) => {
+                        super::avx2::i16_accumulate(witness, &rows.values, panel, scales, acc)
+                    }
+                    Level::Vnni(witness) => {
+                        super::vnni::i16_accumulate(witness, &rows.values, panel, scales, acc)
+                    }
+                    _ => {
+                        let sums = &Self::multiply(level, &rows.values, panel);
+                        level.run(Rescale { sums, scales, acc });
+                    }
+                }
+            }),
         }
     }
 }
 
-/// Adds the products of six quantised rows with a panel to `acc`.
+/// Adds the products of quantised rows with a panel to some tiles.
 ///
 /// # Panics
 /// If a row is not as long as the panel, or a run of the panel longer than [`RUN_MAX`].
 #[inline]
-pub fn accumulate<Q: Integer>(
+pub fn accumulate<'a, Q: Integer>(
     level: Level,
-    rows: &[&[Q]; ROWS],
-    row_scales: &[f32; ROWS],
     panel: &Panel<Q>,
-    acc: &mut Tile,
+    tiles: impl Iterator<Item = (Rows<'a, Q>, &'a mut Tile)>,
 ) {
-    assert!(rows.iter().all(|row| row.len() == panel.groups.len() * GROUP));
     let run = panel.run.min(panel.groups.len()).max(1);
     assert!(run * GROUP <= RUN_MAX);
-    for ((at, groups), outputs) in panel.groups.chunks(run).enumerate().zip(&panel.scales) {
-        let rows = rows.map(|row| &row[at * run * GROUP..][..groups.len() * GROUP]);
-        Q::accumulate(level, &rows, groups, Scales { rows: row_scales, outputs }, acc);
+    let tiles = tiles.inspect(|(rows, _)| {
+        assert!(rows.values.iter().all(|row| row.len() == panel.groups.len() * GROUP));
+    });
+    if let [outputs] = &panel.scales[..] {
+        return Q::accumulate(level, &panel.groups, outputs, tiles);
+    }
+    for (rows, acc) in tiles {
+        for ((at, groups), outputs) in panel.groups.chunks(run).enumerate().zip(&panel.scales) {
+            let first = at * run * GROUP;
+            let rows = rows.part(first..first + groups.len() * GROUP);
+            Q::accumulate(level, groups, outputs, std::iter::once((rows, &mut *acc)));
+        }
     }
 }
 
@@ -300,10 +337,12 @@ mod tests {
                         all.map(Q::of).collect()
                     });
                     let typed: Vec<Vec<Q>> = typed.collect();
-                    let views: [&[Q]; ROWS] = std::array::from_fn(|r| &typed[r][start..]);
-                    let mut acc = [Line([1.5; LANES]); ROWS];
-                    accumulate(level, &views, &row_scales, &panel, &mut acc);
-                    assert_eq!(acc, expected, "{level:?}, {inputs} inputs in runs of {run}");
+                    let values: [&[Q]; ROWS] = std::array::from_fn(|r| &typed[r][start..]);
+                    let rows = Rows { values, scales: row_scales };
+                    // Some levels take two tiles together.
+                    let mut three = [[Line([1.5; LANES]); ROWS]; 3];
+                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut three));
+                    assert_eq!(three, [expected; 3], "{level:?}, {inputs} inputs in runs of {run}");
                 }
             }
         }
@@ -332,7 +371,8 @@ mod tests {
             let row = vec![<i16 as Integer>::MAX; inputs];
             let sum = |panel| {
                 let mut acc = [Line::ZERO; ROWS];
-                accumulate(level, &[&row[..]; ROWS], &[1.0; ROWS], panel, &mut acc);
+                let rows = Rows { values: [&row[..]; ROWS], scales: [1.0; ROWS] };
+                accumulate(level, panel, std::iter::once((rows, &mut acc)));
                 acc[0][0]
             };
             assert_eq!(sum(&whole), (-127 * 2047 * 512) as f32 * scale(0, 0), "{level:?}");

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::Arithmetic;
-use super::lanes::{LanesWork, Plain};
+use super::lanes::{self, LanesWork, Plain};
 
 /// An instruction set that is known to be present: only [`Level::available`] makes the faster ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub enum Level {
     /// The same with dot products of 16-bit integers.
     #[cfg(target_arch = "x86_64")]
     Vnni(Vnni),
+    /// 512-bit vectors, with dot products of 16-bit integers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
     /// 128-bit vectors with fused multiply-add, the baseline of 64-bit ARM.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -35,6 +38,9 @@ pub enum Vectors {
     /// See [`Level::Avx2`].
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// See [`Level::Avx512`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
     /// See [`Level::Neon`].
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -45,15 +51,15 @@ pub enum Vectors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx2(());
 
-/// Proof that what [`Avx2`] proves was detected, and dot products of 16-bit integers in one of two encodings.
+/// Proof that what [`Avx2`] proves was detected, and AVX-VNNI.
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vnni {
-    /// AVX-VNNI.
-    Avx(Avx2),
-    /// AVX-512-VNNI with vectors of 256 bits.
-    Avx512(Avx2),
-}
+pub struct Vnni(Avx2);
+
+/// Proof that what [`Avx2`] proves was detected, and AVX-512 with F, BW, DQ, VL and VNNI.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx512(Avx2);
 
 /// Proof that NEON was detected.
 #[cfg(target_arch = "aarch64")]
@@ -101,6 +107,7 @@ impl Level {
         if let Some(avx2) = Avx2::detect() {
             levels.push(Self::Avx2(avx2));
             levels.extend(Vnni::detect(avx2).map(Self::Vnni));
+            levels.extend(Avx512::detect(avx2).map(Self::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
@@ -119,7 +126,9 @@ impl Level {
         match self {
             Self::Scalar => Vectors::Scalar,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(avx2) | Self::Vnni(Vnni::Avx(avx2) | Vnni::Avx512(avx2)) => Vectors::Avx2(avx2),
+            Self::Avx2(avx2) | Self::Vnni(Vnni(avx2)) => Vectors::Avx2(avx2),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(witness) => Vectors::Avx512(witness),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(neon) | Self::Dotprod(Dotprod(neon)) | Self::I8mm(I8mm(neon)) => Vectors::Neon(neon),
         }
@@ -130,7 +139,7 @@ impl Level {
         match self {
             Self::Scalar => Arithmetic::F32,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) | Self::Vnni(_) => Arithmetic::I16,
+            Self::Avx2(_) | Self::Vnni(_) | Self::Avx512(_) => Arithmetic::I16,
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) | Self::Dotprod(_) | Self::I8mm(_) => Arithmetic::I8,
         }
@@ -144,18 +153,22 @@ impl Level {
             Vectors::Scalar => work.run(),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx2(witness) => super::avx2::run(witness, work),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512(witness) => super::avx512::run(witness, work),
             #[cfg(target_arch = "aarch64")]
             Vectors::Neon(witness) => super::neon::run(witness, work),
         }
     }
 
-    /// Runs what is written for eight numbers at a time, in the registers of this level.
+    /// Runs what is written for some numbers at a time, in the registers of this level.
     #[inline]
     pub fn run_lanes(self, work: impl LanesWork) {
         match self.vectors() {
-            Vectors::Scalar => work.run::<Plain>(()),
+            Vectors::Scalar => work.run::<{ lanes::LEN }, Plain>(()),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx2(witness) => super::avx2::run_lanes(witness, work),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512(witness) => super::avx512::run_lanes(witness, work),
             #[cfg(target_arch = "aarch64")]
             Vectors::Neon(witness) => super::neon::run_lanes(witness, work),
         }
@@ -168,9 +181,9 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni(Vnni::Avx(_)) => "avx-vnni",
+            Self::Vnni(_) => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni(Vnni::Avx512(_)) => "avx512-vnni",
+            Self::Avx512(_) => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -194,12 +207,24 @@ impl Avx2 {
 #[cfg(target_arch = "x86_64")]
 impl Vnni {
     fn detect(avx2: Avx2) -> Option<Self> {
-        if std::arch::is_x86_feature_detected!("avxvnni") {
-            return Some(Self::Avx(avx2));
-        }
-        let found = std::arch::is_x86_feature_detected!("avx512vnni")
-            && std::arch::is_x86_feature_detected!("avx512vl");
-        found.then_some(Self::Avx512(avx2))
+        std::arch::is_x86_feature_detected!("avxvnni").then_some(Self(avx2))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    fn detect(avx2: Avx2) -> Option<Self> {
+        let found = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512dq")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512vnni");
+        found.then_some(Self(avx2))
+    }
+
+    /// What is proved too.
+    pub fn avx2(self) -> Avx2 {
+        self.0
     }
 }
 

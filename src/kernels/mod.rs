@@ -14,6 +14,8 @@ pub mod activation;
 pub mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod dequantise;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;

@@ -9,7 +9,7 @@ use half::f16;
 
 use super::dequantise::{BLOCK, GROUP};
 use super::integer::Sums;
-use super::lanes::{LEN, Lanes, LanesWork};
+use super::lanes::{LEN, Lanes, LanesWork, Vector};
 use super::level::{Neon, Work};
 use super::panel::Group;
 use super::tile::{LANES, Line, ROWS, Tile};
@@ -35,14 +35,14 @@ pub fn run_lanes(witness: Neon, work: impl LanesWork) {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn run_lanes_unchecked(witness: Neon, work: impl LanesWork) {
-    work.run::<F32x8>(witness);
+    work.run::<LEN, F32x8>(witness);
 }
 
 /// Eight numbers in two registers; there are none without NEON.
 #[derive(Clone, Copy)]
 struct F32x8(float32x4_t, float32x4_t);
 
-impl Lanes for F32x8 {
+impl Lanes<LEN> for F32x8 {
     type Proof = Neon;
 
     #[inline(always)]
@@ -59,7 +59,9 @@ impl Lanes for F32x8 {
             vst1q_f32(to.as_mut_ptr().add(4), self.1);
         }
     }
+}
 
+impl Vector for F32x8 {
     #[inline(always)]
     fn mul_add(self, factor: f32, summand: Self) -> Self {
         // SAFETY: `self` proves NEON.
@@ -99,7 +101,7 @@ impl Mul<f32> for F32x8 {
 
 /// [`super::tile::accumulate`]; every row is exactly as long as the panel.
 pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
-    assert!(rows.iter().all(|row| row.len() == panel.len()));
+    assert!(rows.iter().all(|row| row.len() >= panel.len()));
     // SAFETY: the witness proves NEON; the assertion above gives the lengths that it needs.
     unsafe { accumulate_unchecked(rows, panel, acc) }
 }
@@ -108,7 +110,7 @@ pub fn accumulate(_: Neon, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile
 /// of the units that multiply.
 ///
 /// # Safety
-/// NEON is present and each row has the panel's length.
+/// NEON is present and no row is shorter than the panel.
 #[target_feature(enable = "neon")]
 unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
     // 24 registers of sums, 6 of rows, 2 of the panel: all 32.
@@ -118,7 +120,7 @@ unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut 
     };
     let (fours, rest) = panel.as_chunks::<4>();
     for (at, [a, b, c, d]) in fours.iter().enumerate() {
-        // SAFETY: 4 * at + 3 < panel.len(), which is the length of every row; NEON is present.
+        // SAFETY: 4 * at + 3 < panel.len(), and no row is shorter; NEON is present.
         unsafe {
             let inputs = std::array::from_fn(|r| vld1q_f32(rows[r].as_ptr().add(4 * at)));
             multiply::<0>(&mut sums, &inputs, a);
@@ -128,7 +130,7 @@ unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut 
         }
     }
     for (k, weights) in (panel.len() - rest.len()..).zip(rest) {
-        // SAFETY: k < panel.len(), which is the length of every row; NEON is present.
+        // SAFETY: k < panel.len(), and no row is shorter; NEON is present.
         unsafe {
             let inputs = std::array::from_fn(|r| vld1q_dup_f32(rows[r].as_ptr().add(k)));
             multiply::<0>(&mut sums, &inputs, weights);

@@ -46,24 +46,33 @@ impl DerefMut for Line {
 /// The accumulators of one tile.
 pub type Tile = [Line; ROWS];
 
-/// `acc[r][l] += sum over k of rows[r][k] * panel[k][l]`.
+/// The inputs of one tile.
+pub type Rows<'a> = [&'a [f32]; ROWS];
+
+/// `acc[r][l] += sum over k of rows[r][k] * panel[k][l]`, for some tiles.
 ///
 /// # Panics
 /// If a row is shorter than the panel.
-pub fn accumulate(level: Level, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
-    let rows = rows.map(|row| &row[..panel.len()]);
+#[inline]
+pub fn accumulate<'a>(level: Level, panel: &[Line], tiles: impl Iterator<Item = (Rows<'a>, &'a mut Tile)>) {
     match level.vectors() {
-        Vectors::Scalar => scalar(&rows, panel, acc),
+        Vectors::Scalar => tiles.for_each(|(rows, acc)| scalar(&rows, panel, acc)),
         #[cfg(target_arch = "x86_64")]
-        Vectors::Avx2(witness) => super::avx2::accumulate(witness, &rows, panel, acc),
+        Vectors::Avx2(witness) => {
+            tiles.for_each(|(rows, acc)| super::avx2::accumulate(witness, &rows, panel, acc));
+        }
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx512(witness) => super::avx512::accumulate(witness, panel, tiles),
         #[cfg(target_arch = "aarch64")]
-        Vectors::Neon(witness) => super::neon::accumulate(witness, &rows, panel, acc),
+        Vectors::Neon(witness) => {
+            tiles.for_each(|(rows, acc)| super::neon::accumulate(witness, &rows, panel, acc));
+        }
     }
 }
 
-fn scalar(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
+fn scalar(rows: &Rows, panel: &[Line], acc: &mut Tile) {
     for (row, sums) in rows.iter().zip(acc) {
-        for (&x, weights) in row.iter().zip(panel) {
+        for (&x, weights) in row[..panel.len()].iter().zip(panel) {
             for (sum, &w) in sums.iter_mut().zip(&weights.0) {
                 *sum = x.mul_add(w, *sum);
             }
@@ -101,8 +110,11 @@ mod tests {
                             *sum = (0..k).fold(*sum, |sum, k| rows[r][k].mul_add(flat[k * LANES + l], sum));
                         }
                     }
-                    accumulate(level, &rows, &panel, &mut got);
-                    assert_eq!(got, expected, "{level:?}, k {k}");
+                    // Some levels take two tiles together.
+                    let mut three = [got; 3];
+                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut three));
+                    accumulate(level, &panel, std::iter::once((rows, &mut got)));
+                    assert_eq!((got, three), (expected, [expected; 3]), "{level:?}, k {k}");
                 }
             }
         }
@@ -115,7 +127,7 @@ mod tests {
         let panel = [Line([1.0; LANES]); 2];
         for level in Level::available() {
             let mut acc: Tile = [Line::ZERO; ROWS];
-            accumulate(level, &rows, &panel, &mut acc);
+            accumulate(level, &panel, std::iter::once((rows, &mut acc)));
             assert_eq!(acc[0].0, [f32::INFINITY; LANES]);
             assert!(acc[1].iter().all(|x| x.is_nan()));
         }

@@ -10,7 +10,7 @@
 //! Neural Networks", 2016). Sums are taken over wider ranges of numbers than in a direct convolution, which costs about one
 //! decimal digit.
 
-use super::lanes::{LEN, Lanes, LanesWork};
+use super::lanes::{LEN, Lanes, LanesWork, Vector};
 use super::level::Level;
 use super::tile::{LANES, Line};
 
@@ -24,8 +24,6 @@ pub const TAPS: usize = 3;
 pub const PLACES: usize = INPUTS * INPUTS;
 /// Channels that are worked on at a time.
 pub const STEP: usize = LEN;
-/// Vectors of [`STEP`] numbers in a line.
-const PARTS: usize = LANES / STEP;
 
 /// A tile of the input: `turned` is `[36][stride]`, of which the channels are written; `pixels` are `[6][6]`, row by row,
 /// of equally many channels.
@@ -35,25 +33,27 @@ const PARTS: usize = LANES / STEP;
 pub fn input(level: Level, pixels: &[&[f32]; PLACES], turned: &mut [f32], stride: usize) {
     let channels = pixels[0].len();
     assert!(channels.is_multiple_of(STEP) && stride.is_multiple_of(STEP) && channels <= stride);
-    let pixels = pixels.map(|pixel| pixel[..channels].as_chunks::<STEP>().0);
-    let (turned, _) = turned.as_chunks_mut::<STEP>();
-    let (steps, stride) = (channels / STEP, stride / STEP);
-    level.run_lanes(TurnInput { pixels, turned, steps, stride });
+    let pixels = pixels.map(|pixel| &pixel[..channels]);
+    level.run_lanes(TurnInput { pixels, turned, stride });
 }
 
 struct TurnInput<'a> {
-    pixels: [&'a [[f32; STEP]]; PLACES],
-    turned: &'a mut [[f32; STEP]],
-    steps: usize,
+    pixels: [&'a [f32]; PLACES],
+    turned: &'a mut [f32],
     stride: usize,
 }
 
 impl LanesWork for TurnInput<'_> {
+    fn divides_by(&self, len: usize) -> bool {
+        self.pixels[0].len().is_multiple_of(len) && self.stride.is_multiple_of(len)
+    }
+
     #[inline(always)]
-    fn run<L: Lanes>(self, proof: L::Proof) {
-        let Self { pixels, turned, steps, stride } = self;
-        let mut columns = [[0.0; STEP]; PLACES];
-        for step in 0..steps {
+    fn run<const N: usize, L: Lanes<N>>(self, proof: L::Proof) {
+        let pixels = self.pixels.map(|pixel| pixel.as_chunks::<N>().0);
+        let (turned, stride) = (self.turned.as_chunks_mut::<N>().0, self.stride / N);
+        let mut columns = [[0.0; N]; PLACES];
+        for step in 0..pixels[0].len() {
             for x in 0..INPUTS {
                 let points =
                     input_points(std::array::from_fn(|y| L::load(proof, &pixels[y * INPUTS + x][step])));
@@ -91,20 +91,24 @@ struct TurnWeights<'a> {
 }
 
 impl LanesWork for TurnWeights<'_> {
+    fn divides_by(&self, len: usize) -> bool {
+        LANES.is_multiple_of(len)
+    }
+
     #[inline(always)]
-    fn run<L: Lanes>(self, proof: L::Proof) {
+    fn run<const N: usize, L: Lanes<N>>(self, proof: L::Proof) {
         let Self { taps, turned, inputs, stride } = self;
         for k in 0..inputs {
-            for part in 0..PARTS {
+            for part in 0..LANES / N {
                 let [a, b, c] = [
-                    weight_column::<L>(proof, &taps, 0, k, part),
-                    weight_column::<L>(proof, &taps, 1, k, part),
-                    weight_column::<L>(proof, &taps, 2, k, part),
+                    weight_column::<N, L>(proof, &taps, 0, k, part),
+                    weight_column::<N, L>(proof, &taps, 1, k, part),
+                    weight_column::<N, L>(proof, &taps, 2, k, part),
                 ];
                 for y in 0..INPUTS {
                     let row = weight_points([a[y], b[y], c[y]]);
                     for x in 0..INPUTS {
-                        row[x].store(part_of_mut(&mut turned[(y * INPUTS + x) * stride + k], part));
+                        row[x].store(part_of_mut::<N>(&mut turned[(y * INPUTS + x) * stride + k], part));
                     }
                 }
             }
@@ -113,14 +117,14 @@ impl LanesWork for TurnWeights<'_> {
 }
 
 #[inline(always)]
-fn weight_column<L: Lanes>(
+fn weight_column<const N: usize, L: Lanes<N>>(
     proof: L::Proof,
     taps: &[&[Line]; TAPS * TAPS],
     x: usize,
     k: usize,
     part: usize,
 ) -> [L; INPUTS] {
-    let at = |y: usize| L::load(proof, part_of(&taps[y * TAPS + x][k], part));
+    let at = |y: usize| L::load(proof, part_of::<N>(&taps[y * TAPS + x][k], part));
     weight_points([at(0), at(1), at(2)])
 }
 
@@ -147,23 +151,27 @@ struct TurnSums<'a> {
 }
 
 impl LanesWork for TurnSums<'_> {
+    fn divides_by(&self, len: usize) -> bool {
+        LANES.is_multiple_of(len)
+    }
+
     #[inline(always)]
-    fn run<L: Lanes>(self, proof: L::Proof) {
+    fn run<const N: usize, L: Lanes<N>>(self, proof: L::Proof) {
         let Self { sums, stride, bias, outputs } = self;
-        for part in 0..PARTS {
+        for part in 0..LANES / N {
             let [a, b, c, d, e, f] = [
-                sum_column::<L>(proof, sums, stride, 0, part),
-                sum_column::<L>(proof, sums, stride, 1, part),
-                sum_column::<L>(proof, sums, stride, 2, part),
-                sum_column::<L>(proof, sums, stride, 3, part),
-                sum_column::<L>(proof, sums, stride, 4, part),
-                sum_column::<L>(proof, sums, stride, 5, part),
+                sum_column::<N, L>(proof, sums, stride, 0, part),
+                sum_column::<N, L>(proof, sums, stride, 1, part),
+                sum_column::<N, L>(proof, sums, stride, 2, part),
+                sum_column::<N, L>(proof, sums, stride, 3, part),
+                sum_column::<N, L>(proof, sums, stride, 4, part),
+                sum_column::<N, L>(proof, sums, stride, 5, part),
             ];
-            let bias = L::load(proof, part_of(bias, part));
+            let bias = L::load(proof, part_of::<N>(bias, part));
             for y in 0..OUTPUTS {
                 let row = output_points([a[y], b[y], c[y], d[y], e[y], f[y]]);
                 for x in 0..OUTPUTS {
-                    (row[x] + bias).store(part_of_mut(&mut outputs[y * OUTPUTS + x], part));
+                    (row[x] + bias).store(part_of_mut::<N>(&mut outputs[y * OUTPUTS + x], part));
                 }
             }
         }
@@ -171,30 +179,30 @@ impl LanesWork for TurnSums<'_> {
 }
 
 #[inline(always)]
-fn sum_column<L: Lanes>(
+fn sum_column<const N: usize, L: Lanes<N>>(
     proof: L::Proof,
     sums: &[Line],
     stride: usize,
     x: usize,
     part: usize,
 ) -> [L; OUTPUTS] {
-    let at = |y: usize| L::load(proof, part_of(&sums[(y * INPUTS + x) * stride], part));
+    let at = |y: usize| L::load(proof, part_of::<N>(&sums[(y * INPUTS + x) * stride], part));
     output_points([at(0), at(1), at(2), at(3), at(4), at(5)])
 }
 
 #[inline(always)]
-fn part_of(line: &Line, part: usize) -> &[f32; STEP] {
+fn part_of<const N: usize>(line: &Line, part: usize) -> &[f32; N] {
     &line.as_chunks().0[part]
 }
 
 #[inline(always)]
-fn part_of_mut(line: &mut Line, part: usize) -> &mut [f32; STEP] {
+fn part_of_mut<const N: usize>(line: &mut Line, part: usize) -> &mut [f32; N] {
     &mut line.as_chunks_mut().0[part]
 }
 
 /// `B^T d`, of one column or row.
 #[inline(always)]
-fn input_points<L: Lanes>(d: [L; INPUTS]) -> [L; INPUTS] {
+fn input_points<L: Vector>(d: [L; INPUTS]) -> [L; INPUTS] {
     let (even, odd) = (d[2].mul_add(-4.0, d[4]), d[1].mul_add(-4.0, d[3]));
     let (even2, odd2) = (d[4] - d[2], d[3] - d[1]);
     [
@@ -209,7 +217,7 @@ fn input_points<L: Lanes>(d: [L; INPUTS]) -> [L; INPUTS] {
 
 /// `G g`, of one column or row.
 #[inline(always)]
-fn weight_points<L: Lanes>(g: [L; TAPS]) -> [L; INPUTS] {
+fn weight_points<L: Vector>(g: [L; TAPS]) -> [L; INPUTS] {
     let even = (g[0] + g[2]) * (-1.0 / 6.0);
     let even2 = g[0].mul_add(1.0 / 24.0, g[2] * (1.0 / 6.0));
     [
@@ -224,7 +232,7 @@ fn weight_points<L: Lanes>(g: [L; TAPS]) -> [L; INPUTS] {
 
 /// `A^T m`, of one column or row.
 #[inline(always)]
-fn output_points<L: Lanes>(m: [L; INPUTS]) -> [L; OUTPUTS] {
+fn output_points<L: Vector>(m: [L; INPUTS]) -> [L; OUTPUTS] {
     let (even, odd) = (m[1] + m[2], m[1] - m[2]);
     let (even2, odd2) = (m[3] + m[4], m[3] - m[4]);
     [m[0] + even + even2, odd2.mul_add(2.0, odd), even2.mul_add(4.0, even), odd2.mul_add(8.0, odd) + m[5]]

@@ -150,18 +150,16 @@ impl Queries {
         scores: &mut [tile::Tile],
     ) {
         let count = values.len() / (self.mixed.len() * ROWS);
-        for (six, scores) in keys.chunks_exact(ROWS * self.panel.len()).zip(&mut *scores) {
-            *scores = [Line::ZERO; ROWS];
-            tile::accumulate(level, &rows(six), &self.panel, scores);
-        }
+        scores.fill([Line::ZERO; ROWS]);
+        let tiles = keys.chunks_exact(ROWS * self.panel.len()).map(rows).zip(&mut *scores);
+        tile::accumulate(level, &self.panel, tiles);
         let scores = &mut scores.as_flattened_mut()[..count];
         let factors = self.softmax.add(level, scores, seen, scale);
-        for (six, mixed) in values.chunks_exact(ROWS * count).zip(&mut self.mixed) {
-            for line in &mut *mixed {
-                line.iter_mut().zip(&factors.0).for_each(|(x, factor)| *x *= factor);
-            }
-            tile::accumulate(level, &rows(six), scores, mixed);
+        for line in self.mixed.as_flattened_mut() {
+            line.iter_mut().zip(&factors.0).for_each(|(x, factor)| *x *= factor);
         }
+        let tiles = values.chunks_exact(ROWS * count).map(rows).zip(&mut self.mixed);
+        tile::accumulate(level, scores, tiles);
     }
 
     /// Writes to channels `at .. at + width` of rows that have `channels`.
@@ -175,6 +173,7 @@ impl Queries {
 }
 
 /// Six rows that lie one behind another.
+#[inline]
 fn rows(six: &[f32]) -> [&[f32]; ROWS] {
     let len = six.len() / ROWS;
     std::array::from_fn(|r| &six[r * len..][..len])

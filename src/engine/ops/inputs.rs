@@ -24,14 +24,15 @@ pub trait Inputs: Sync {
     /// Puts the weights of 16 output channels from `first` on into a panel.
     fn fill(&self, product: &Product, first: usize, step: &Step, panel: &mut Self::Panel);
 
-    /// Adds the products of at most six rows with a panel to their sums; `step` with its number among the steps.
+    /// Adds the products of rows with a panel to their sums, six rows a tile, of which the first is that of row `first`; `step`
+    /// with its number among the steps.
     fn accumulate(
         &self,
         level: Level,
         step: (usize, &Step),
-        rows: Range<usize>,
         panel: &Self::Panel,
-        acc: &mut Tile,
+        first: usize,
+        tiles: &mut [Tile],
     );
 }
 
@@ -69,14 +70,17 @@ impl Inputs for Floats<'_> {
         &self,
         level: Level,
         (_, step): (usize, &Step),
-        rows: Range<usize>,
         panel: &Vec<Line>,
-        acc: &mut Tile,
+        first: usize,
+        tiles: &mut [Tile],
     ) {
         for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
-            let inputs = &self.rows[tap * self.rows()..][rows.clone()];
-            let rows = std::array::from_fn(|r| &inputs[r.min(inputs.len() - 1)][step.channels.clone()]);
-            tile::accumulate(level, &rows, panel, acc);
+            let inputs = &self.rows[tap * self.rows()..][first..self.rows()];
+            let rows = |tile: usize| {
+                let row = |r: usize| inputs[(tile * ROWS + r).min(inputs.len() - 1)];
+                std::array::from_fn(|r| &row(r)[step.channels.clone()])
+            };
+            tile::accumulate(level, panel, (0..).map(rows).zip(&mut *tiles));
         }
     }
 }
@@ -140,14 +144,16 @@ impl<Q: Integer> Inputs for Integers<Q> {
         &self,
         level: Level,
         (at, step): (usize, &Step),
-        rows: Range<usize>,
         panel: &Panel<Q>,
-        acc: &mut Tile,
+        first: usize,
+        tiles: &mut [Tile],
     ) {
-        let row = |r: usize| (rows.start + r).min(rows.end - 1);
-        let values: [&[Q]; ROWS] =
-            std::array::from_fn(|r| &self.values[row(r) * self.channels..][step.channels.clone()]);
-        let scales = std::array::from_fn(|r| self.scales[row(r) * self.steps + at]);
-        integer::accumulate(level, &values, &scales, panel, acc);
+        let rows = |tile: usize| {
+            let row = |r: usize| (first + tile * ROWS + r).min(self.rows() - 1);
+            let values = |r: usize| &self.values[row(r) * self.channels..][step.channels.clone()];
+            let scales = std::array::from_fn(|r| self.scales[row(r) * self.steps + at]);
+            integer::Rows { values: std::array::from_fn(values), scales }
+        };
+        integer::accumulate(level, panel, (0..).map(rows).zip(tiles));
     }
 }

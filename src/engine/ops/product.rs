@@ -191,7 +191,7 @@ impl Product {
 
     /// Some output channels of all rows: for 16 channels the sums of all rows, then those of the next 16.
     fn sum<I: Inputs>(&self, columns: Range<usize>, inputs: &I, sums: &mut Vec<Tile>) {
-        let (rows, tiles) = (inputs.rows(), inputs.rows().div_ceil(ROWS));
+        let tiles = inputs.rows().div_ceil(ROWS);
         let channels = || columns.clone().step_by(LANES);
         sums.clear();
         sums.reserve_exact(channels().len() * tiles);
@@ -203,10 +203,8 @@ impl Product {
             }
             for pass in (0..tiles).step_by(PASS_TILES) {
                 for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(tiles)) {
-                    for (tile, acc) in (pass..).zip(&mut sums[pass..tiles.min(pass + PASS_TILES)]) {
-                        let rows = tile * ROWS..rows.min((tile + 1) * ROWS);
-                        inputs.accumulate(self.level, (at, &step), rows, panel, acc);
-                    }
+                    let sums = &mut sums[pass..tiles.min(pass + PASS_TILES)];
+                    inputs.accumulate(self.level, (at, &step), panel, pass * ROWS, sums);
                 }
             }
         }
@@ -243,7 +241,12 @@ fn put<'a>(sums: &[Tile], rows: usize, lines: impl Iterator<Item = &'a mut [f32]
     let tiles = rows.div_ceil(ROWS);
     for (row, line) in lines.enumerate() {
         for (part, sums) in line.chunks_mut(LANES).zip(sums.chunks_exact(tiles)) {
-            part.copy_from_slice(&sums[row / ROWS][row % ROWS][..part.len()]);
+            let sums = &sums[row / ROWS][row % ROWS].0;
+            match part.as_chunks_mut() {
+                // Of a length that the compiler knows.
+                ([whole], _) => *whole = *sums,
+                (_, part) => part.copy_from_slice(&sums[..part.len()]),
+            }
         }
     }
 }

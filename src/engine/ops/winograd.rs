@@ -275,14 +275,22 @@ impl Winograd<'_> {
     }
 
     /// Adds the products of the channels from `start` on at one place, of six tiles and six tiles more.
-    fn multiply(&self, place: usize, start: usize, turned: &[f32], panel: &[Line], sums: &mut [tile::Tile]) {
+    fn multiply<'t>(
+        &self,
+        place: usize,
+        start: usize,
+        turned: &'t [f32],
+        panel: &[Line],
+        sums: &mut [tile::Tile],
+    ) {
         let run = panel.len().div_ceil(panel.len().div_ceil(RUN));
         for (panel, start) in panel.chunks(run).zip((start..).step_by(run)) {
-            for (six, acc) in turned.chunks_exact(self.six_len()).zip(&mut *sums) {
+            let rows = |six: &'t [f32]| {
                 let tiles = &six[place * self.place_len() + start..];
-                let rows = std::array::from_fn(|r| &tiles[r * self.row_len()..][..panel.len()]);
-                tile::accumulate(self.product.level(), &rows, panel, acc);
-            }
+                std::array::from_fn(|r| &tiles[r * self.row_len()..][..panel.len()])
+            };
+            let tiles = turned.chunks_exact(self.six_len()).map(rows).zip(&mut *sums);
+            tile::accumulate(self.product.level(), panel, tiles);
         }
     }
 

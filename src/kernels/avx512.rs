@@ -1,0 +1,237 @@
+//! The kernels that gain from vectors of 512 bits.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::ops::{Add, Mul, Sub};
+
+use super::avx2::F32x8;
+use super::dequantise::GROUP;
+use super::integer;
+use super::lanes::{self, Lanes, LanesWork, Vector};
+use super::level::{Avx512, Work};
+use super::panel::Group;
+use super::tile::{LANES, Line, ROWS, Rows, Tile};
+
+/// Inputs whose weights are in registers together, so that a row's place is looked up once for all of them.
+const AT_ONCE: usize = 4;
+
+/// [`super::Level::run`].
+#[inline]
+pub fn run<W: Work>(_: Avx512, work: W) -> W::Output {
+    // SAFETY: the witness proves what the function is compiled for.
+    unsafe { run_unchecked(work) }
+}
+
+/// # Safety
+/// What [`Avx512`] proves is present.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn run_unchecked<W: Work>(work: W) -> W::Output {
+    work.run()
+}
+
+/// [`super::Level::run_lanes`].
+#[inline]
+pub fn run_lanes(witness: Avx512, work: impl LanesWork) {
+    // SAFETY: the witness proves what the function is compiled for.
+    unsafe { run_lanes_unchecked(witness, work) }
+}
+
+/// # Safety
+/// What [`Avx512`] proves is present.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn run_lanes_unchecked(witness: Avx512, work: impl LanesWork) {
+    if work.divides_by(LANES) {
+        work.run::<LANES, F32x16>(witness);
+    } else {
+        work.run::<{ lanes::LEN }, F32x8>(witness.avx2());
+    }
+}
+
+/// Sixteen numbers in a register; there is none without AVX-512.
+#[derive(Clone, Copy)]
+struct F32x16(__m512);
+
+impl Lanes<LANES> for F32x16 {
+    type Proof = Avx512;
+
+    #[inline(always)]
+    fn load(_: Avx512, from: &[f32; LANES]) -> Self {
+        // SAFETY: the witness proves AVX-512, and there are sixteen floats.
+        Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: `self` proves AVX-512, and there are sixteen floats.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+}
+
+impl Vector for F32x16 {
+    #[inline(always)]
+    fn mul_add(self, factor: f32, summand: Self) -> Self {
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe { _mm512_fmadd_ps(self.0, _mm512_set1_ps(factor), summand.0) })
+    }
+}
+
+impl Add for F32x16 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+}
+
+impl Sub for F32x16 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+}
+
+impl Mul<f32> for F32x16 {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, factor: f32) -> Self {
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe { _mm512_mul_ps(self.0, _mm512_set1_ps(factor)) })
+    }
+}
+
+/// [`super::tile::accumulate`]. Two tiles together have enough sums for the time that an addition takes.
+#[inline]
+pub fn accumulate<'a>(_: Avx512, panel: &[Line], mut tiles: impl Iterator<Item = (Rows<'a>, &'a mut Tile)>) {
+    let is_as_long = |rows: &Rows| rows.iter().all(|row| row.len() >= panel.len());
+    while let Some((rows, acc)) = tiles.next() {
+        assert!(is_as_long(&rows));
+        match tiles.next() {
+            Some((more_rows, more_acc)) => {
+                assert!(is_as_long(&more_rows));
+                // SAFETY: the witness proves AVX-512; the assertions give the lengths that it needs.
+                unsafe { accumulate_unchecked([&rows, &more_rows], panel, [acc, more_acc]) }
+            }
+            // SAFETY: as above.
+            None => unsafe { accumulate_unchecked([&rows], panel, [acc]) },
+        }
+    }
+}
+
+/// # Safety
+/// What [`Avx512`] proves is present and no row is shorter than the panel.
+#[target_feature(enable = "avx512f")]
+unsafe fn accumulate_unchecked<const TILES: usize>(
+    rows: [&Rows; TILES],
+    panel: &[Line],
+    mut acc: [&mut Tile; TILES],
+) {
+    // SAFETY: a tile's row is 16 floats, one register.
+    let mut sums: [[__m512; ROWS]; TILES] = std::array::from_fn(|tile| {
+        std::array::from_fn(|r| unsafe { _mm512_loadu_ps(acc[tile][r].as_ptr()) })
+    });
+    let (fours, rest) = panel.as_chunks::<AT_ONCE>();
+    for (at, four) in fours.iter().enumerate() {
+        // SAFETY: a panel's row is 16 floats, one register.
+        let weights: [__m512; AT_ONCE] =
+            std::array::from_fn(|k| unsafe { _mm512_loadu_ps(four[k].as_ptr()) });
+        for tile in 0..TILES {
+            for r in 0..ROWS {
+                for k in 0..AT_ONCE {
+                    // SAFETY: this is below panel.len(), and no row is shorter.
+                    let x = unsafe { *rows[tile][r].get_unchecked(at * AT_ONCE + k) };
+                    sums[tile][r] = _mm512_fmadd_ps(_mm512_set1_ps(x), weights[k], sums[tile][r]);
+                }
+            }
+        }
+    }
+    for (k, weights) in (fours.len() * AT_ONCE..).zip(rest) {
+        // SAFETY: as above.
+        let weights = unsafe { _mm512_loadu_ps(weights.as_ptr()) };
+        for tile in 0..TILES {
+            for r in 0..ROWS {
+                // SAFETY: as above.
+                let x = unsafe { *rows[tile][r].get_unchecked(k) };
+                sums[tile][r] = _mm512_fmadd_ps(_mm512_set1_ps(x), weights, sums[tile][r]);
+            }
+        }
+    }
+    for (acc, sums) in acc.iter_mut().zip(sums) {
+        for (line, sum) in acc.iter_mut().zip(sums) {
+            // SAFETY: a tile's row is 16 floats, one register.
+            unsafe { _mm512_storeu_ps(line.as_mut_ptr(), sum) }
+        }
+    }
+}
+
+/// [`super::integer::Integer::accumulate`].
+pub fn i16_accumulate<'a>(
+    _: Avx512,
+    panel: &[Group<i16>],
+    outputs: &Line,
+    mut tiles: impl Iterator<Item = (integer::Rows<'a, i16>, &'a mut Tile)>,
+) {
+    let is_as_long =
+        |rows: &integer::Rows<i16>| rows.values.iter().all(|row| row.len() == GROUP * panel.len());
+    while let Some((rows, acc)) = tiles.next() {
+        assert!(is_as_long(&rows));
+        match tiles.next() {
+            Some((more_rows, more_acc)) => {
+                assert!(is_as_long(&more_rows));
+                // SAFETY: the witness proves AVX-512; the assertions give the lengths that it needs.
+                unsafe { i16_accumulate_unchecked([&rows, &more_rows], panel, outputs, [acc, more_acc]) }
+            }
+            // SAFETY: as above.
+            None => unsafe { i16_accumulate_unchecked([&rows], panel, outputs, [acc]) },
+        }
+    }
+}
+
+/// # Safety
+/// What [`Avx512`] proves is present and each row has four numbers for each group of the panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn i16_accumulate_unchecked<const TILES: usize>(
+    rows: [&integer::Rows<i16>; TILES],
+    panel: &[Group<i16>],
+    outputs: &Line,
+    acc: [&mut Tile; TILES],
+) {
+    let mut sums = [[_mm512_setzero_si512(); ROWS]; TILES];
+    for (at, group) in panel.iter().enumerate() {
+        // SAFETY: a group is two registers, each a pair of inputs of every output.
+        let weights: [__m512i; GROUP / 2] = std::array::from_fn(|pair| unsafe {
+            _mm512_loadu_si512(group.0.as_ptr().add(2 * LANES * pair).cast())
+        });
+        for tile in 0..TILES {
+            for r in 0..ROWS {
+                for pair in 0..GROUP / 2 {
+                    // SAFETY: the caller's promise.
+                    let inputs = unsafe {
+                        let at = rows[tile].values[r].as_ptr().add(GROUP * at + 2 * pair).cast::<i32>();
+                        _mm512_set1_epi32(at.read_unaligned())
+                    };
+                    sums[tile][r] = _mm512_dpwssd_epi32(sums[tile][r], weights[pair], inputs);
+                }
+            }
+        }
+    }
+    // SAFETY: the scales of the outputs are 16 floats, one register.
+    let scale = unsafe { _mm512_loadu_ps(outputs.as_ptr()) };
+    for ((acc, sums), rows) in acc.into_iter().zip(sums).zip(rows) {
+        for ((line, sum), &row_scale) in acc.iter_mut().zip(sums).zip(&rows.scales) {
+            let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+            // SAFETY: a tile's row is 16 floats, one register.
+            unsafe {
+                let sum = _mm512_loadu_ps(line.as_ptr());
+                _mm512_storeu_ps(line.as_mut_ptr(), _mm512_fmadd_ps(product, _mm512_set1_ps(row_scale), sum));
+            }
+        }
+    }
+}

@@ -129,19 +129,25 @@ fn guidance_in_a_part_of_the_steps_is_named_in_the_picture() {
 }
 
 #[test]
-fn features_that_are_used_again_are_named_in_the_picture() {
+fn what_saves_time_is_named_in_the_picture() {
     let place = Place::new();
     let draw = |more: &[&str]| {
         works(&place.draw(&[&["--seed", "1", "--guidance", "4", "--steps", "5"], more].concat()));
         std::fs::read(place.path("out.png")).unwrap()
     };
-    let (exact, cached) = (draw(&[]), draw(&["--feature-cache", "2"]));
-    assert_eq!(exact, draw(&["--feature-cache", "1"]));
-    let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("\"feature_cache\":2");
-    assert!(says(&cached) && !says(&exact));
-    std::fs::write(place.path("cached.png"), &cached).unwrap();
-    works(&place.run(["replay", "cached.png", "--check", "--model", "tiny.tintype"]));
-    fails(&place.draw(&["--feature-cache", "0"]), 2, &["a feature cache of 0 steps"]);
+    let exact = draw(&[]);
+    for (flag, [off, on, wrong], key, said) in [
+        ("--feature-cache", ["1", "2", "0"], "\"feature_cache\":2", "a feature cache of 0 steps"),
+        ("--token-merging", ["0", "0.5", "0.8"], "\"token_merging\":0.5", "0.8, expected 0 (none) to 0.75"),
+    ] {
+        let sooner = draw(&[flag, on]);
+        assert_eq!(exact, draw(&[flag, off]), "{flag}");
+        let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(key);
+        assert!(says(&sooner) && !says(&exact), "{flag}");
+        std::fs::write(place.path("sooner.png"), &sooner).unwrap();
+        works(&place.run(["replay", "sooner.png", "--check", "--model", "tiny.tintype"]));
+        fails(&place.draw(&[flag, wrong]), 2, &[said]);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::picture_args::PictureArgs;
 use super::quantity::{MemorySize, TileArg};
 use super::unclip_args::UnclipArgs;
 use crate::denoise::guidance::GuidanceInterval;
+use crate::engine::TokenMerging;
 
 /// Pictures from words on small boards, offline.
 #[derive(Debug, Parser)]
@@ -83,6 +84,12 @@ fn interval(text: &str) -> Result<GuidanceInterval, String> {
     GuidanceInterval::new(from, to).map_err(|error| error.to_string())
 }
 
+/// Reads a share of tokens.
+fn token_merging(text: &str) -> Result<TokenMerging, String> {
+    let share = text.parse().map_err(|_| "write it as a number from 0 to 0.75")?;
+    TokenMerging::new(share).map_err(|error| error.to_string())
+}
+
 #[derive(Debug, Parser)]
 pub struct GenerateArgs {
     /// What to draw, or the class of a model that knows classes; asked for on a terminal if left out, and "" means no condition
@@ -116,6 +123,10 @@ pub struct GenerateArgs {
     /// Compute the UNet's deep features in every N-th step only, and use them again in between: sooner, and another picture
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub feature_cache: usize,
+    /// Have this share of the tokens, 0 to 0.75, merged with those that they are most like, for self-attention on the UNet's
+    /// largest maps: sooner where pictures are large, and another picture
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = token_merging)]
+    pub token_merging: TokenMerging,
     /// The share of fresh noise per step, 0 to 1, for ddim and tcd [default: 0 for ddim, 0.3 for tcd]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub eta: Option<f32>,

@@ -202,6 +202,7 @@ pub fn request(
     }
     request.guidance_interval = args.guidance_interval;
     request.feature_cache = args.feature_cache;
+    request.token_merging = args.token_merging;
     request.eta = args.eta;
     request.scale = args.scale;
     request.count = args.best_of.unwrap_or(args.count);

@@ -50,6 +50,7 @@ fn check_flags(args: &GenerateArgs) -> Result<(), CliError> {
         ("--lora", !args.lora.is_empty(), "LoRAs are for Stable Diffusion's layers"),
         ("--init-image", args.init.init_image.is_some(), BEGINS_WITH_NOISE),
         ("--feature-cache", args.feature_cache > 1, HAS_SHORT_STEPS),
+        ("--token-merging", !args.token_merging.is_none(), HAS_SHORT_STEPS),
         ("--best-of", args.best_of.is_some(), CANNOT_JUDGE),
         ("--block", args.block.is_some(), CANNOT_JUDGE),
         ("--checkpoint", args.checkpoint.is_some(), HAS_SHORT_STEPS),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::FeatureCache;
 use super::attention::{AttentionMap, AttentionRecorder};
 use crate::bundle::{self, Bundle};
-use crate::engine::{Component, EngineError, Footprint, NamedTensor, Resources};
+use crate::engine::{Component, EngineError, Footprint, NamedTensor, Resources, TokenMerging};
 
 /// What a pass for two conditions may take where nobody sets a limit, in bytes.
 const BOTH_BYTES: usize = 250_000_000;
@@ -56,6 +56,15 @@ impl Network {
     /// [`EngineError::NoDeepFeatures`] if there are none.
     pub fn caching_features(mut self, every: usize) -> Result<Self, EngineError> {
         self.features = (every > 1).then(|| FeatureCache::new(&mut self.component, every)).transpose()?;
+        Ok(self)
+    }
+
+    /// The same, with fewer tokens in self-attention on the largest maps.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSelfAttention`] if there is none.
+    pub fn merging_tokens(mut self, share: TokenMerging) -> Result<Self, EngineError> {
+        self.component.merge_tokens(share)?;
         Ok(self)
     }
 

@@ -6,7 +6,7 @@ use super::attention::AttentionMap;
 use super::guidance::{self, GuidanceScale};
 use super::network::Network;
 use crate::bundle::{self, Bundle};
-use crate::engine::{EngineError, NamedTensor, Resources};
+use crate::engine::{EngineError, NamedTensor, Resources, TokenMerging};
 use crate::tensor::{Latents, TextEmbedding};
 
 /// A UNet and what its configuration says of its inputs.
@@ -60,6 +60,14 @@ impl Unet {
     /// [`EngineError::NoDeepFeatures`] if there are none.
     pub fn caching_features(self, every: usize) -> Result<Self, EngineError> {
         Ok(Self { network: self.network.caching_features(every)?, ..self })
+    }
+
+    /// The same, with fewer tokens in self-attention on the largest maps.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSelfAttention`] if there is none.
+    pub fn merging_tokens(self, share: TokenMerging) -> Result<Self, EngineError> {
+        Ok(Self { network: self.network.merging_tokens(share)?, ..self })
     }
 
     /// Says how many steps of a picture are done.

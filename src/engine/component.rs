@@ -8,6 +8,7 @@ use super::EngineError;
 use super::cross_attention::CrossAttention;
 use super::graph::{Graph, Input};
 use super::memory;
+use super::merging::TokenMerging;
 use super::plan::{Plan, PlanError};
 use super::resources::{Resources, Tile};
 use super::weights::Weights;
@@ -121,6 +122,19 @@ impl Component {
         }
         self.planned = None;
         Ok((self, layers))
+    }
+
+    /// Has self-attention on the largest maps do with fewer tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSelfAttention`] if there is none.
+    pub fn merge_tokens(&mut self, share: TokenMerging) -> Result<(), EngineError> {
+        if !share.is_none() {
+            let graph = self.graph.merging_tokens(share);
+            self.graph = graph.ok_or(EngineError::NoSelfAttention { component: self.kind })?;
+            self.planned = None;
+        }
+        Ok(())
     }
 
     /// Also gives its [`DEEP_FEATURES`](super::DEEP_FEATURES), and returns the part, over the same weights, that is left when it is

@@ -11,6 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::merging::TokenMerging;
 use crate::kernels::activation::Function;
 
 /// The number of a value: graph inputs first, then the nodes.
@@ -208,6 +209,22 @@ pub enum Op {
         /// Which one.
         rule: TokenRule,
     },
+    /// A map `[n, h, w, c]` -> `[n, h, w, 1]`: of every token, its place among those that are left when some are merged. This and the
+    /// next two are in no file: see [`merging`](super::merging).
+    #[serde(skip)]
+    MatchTokens {
+        /// Which share of the tokens.
+        share: TokenMerging,
+    },
+    /// A map `[n, h, w, c]` and the places of its tokens -> `[n, t, c]`, the mean of those with the same place.
+    #[serde(skip)]
+    MergeTokens {
+        /// Which share of the tokens.
+        share: TokenMerging,
+    },
+    /// Tokens `[n, t, c]`, and the places of a map's tokens among them -> `[n, h, w, c]`.
+    #[serde(skip)]
+    SpreadTokens,
 }
 
 /// Which token stands for a sequence.
@@ -225,6 +242,11 @@ pub enum TokenRule {
 }
 
 impl Graph {
+    /// The node that makes a value; an input has none.
+    pub fn node_of(&self, value: Value) -> Option<usize> {
+        (value as usize).checked_sub(self.inputs.len())
+    }
+
     /// The part of the graph that its outputs need, renumbered.
     pub fn pruned(mut self) -> Self {
         let inputs = self.inputs.len();
@@ -281,7 +303,10 @@ impl Op {
             | Self::Upsample
             | Self::Downsample
             | Self::SplitTokens { .. }
-            | Self::PickToken { .. } => Vec::new(),
+            | Self::PickToken { .. }
+            | Self::MatchTokens { .. }
+            | Self::MergeTokens { .. }
+            | Self::SpreadTokens => Vec::new(),
         }
     }
 }

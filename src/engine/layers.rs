@@ -42,9 +42,4 @@ impl Graph {
             }
         }
     }
-
-    /// The node that makes a value; an input has none.
-    fn node_of(&self, value: Value) -> Option<usize> {
-        (value as usize).checked_sub(self.inputs.len())
-    }
 }

@@ -19,6 +19,7 @@ mod dimensions;
 pub mod graph;
 mod layers;
 mod memory;
+mod merging;
 mod node;
 pub mod onnx;
 mod ops;
@@ -33,6 +34,7 @@ pub use component::{BESIDE_BYTES, Component, Footprint, NamedTensor};
 pub use cross_attention::CrossAttention;
 pub use deep::DEEP_FEATURES;
 pub use dimensions::free_dimension;
+pub use merging::{TokenMerging, TokenMergingError};
 pub use pulse::{Pulse, Stopped};
 pub use resources::{Resources, Tile};
 pub use threads::Threads;
@@ -117,6 +119,12 @@ pub enum EngineError {
         "{component} joins nothing on its way up, so it has no deep features to use again: leave the feature cache out"
     )]
     NoDeepFeatures {
+        /// The component.
+        component: bundle::Component,
+    },
+    /// The network has no self-attention that fewer tokens could do for.
+    #[error("{component} has no self-attention, so it has no tokens to merge: leave token merging out")]
+    NoSelfAttention {
         /// The component.
         component: bundle::Component,
     },

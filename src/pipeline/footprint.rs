@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Size, example};
+use super::{Request, Size, example};
 use crate::bundle::{self, Bundle};
 use crate::denoise::FeatureCache;
 use crate::denoise::network::prepare_both;
@@ -43,23 +43,26 @@ pub fn footprints(
     components.iter().map(footprint).collect()
 }
 
-/// Checks that a UNet can use its deep features again, and that there is memory for a picture of `size`.
+/// Checks that a UNet can be asked in the ways that a request has to save time, and that there is memory for them.
 ///
 /// # Errors
-/// As [`Component::prepare`], and [`EngineError::NoDeepFeatures`].
-pub fn check_feature_cache(
+/// As [`Component::prepare`], [`EngineError::NoDeepFeatures`] and [`EngineError::NoSelfAttention`].
+pub fn check_approximations(
     bundle: &Arc<Bundle>,
-    every: usize,
-    size: Size,
+    request: &Request,
     resources: &Resources,
 ) -> Result<(), EngineError> {
-    if every == 1 {
+    if request.feature_cache == 1 && request.token_merging.is_none() {
         return Ok(());
     }
     let kind = bundle::Component::Unet;
     let mut unet = Component::load(bundle, kind, resources)?;
-    let mut features = FeatureCache::new(&mut unet, every)?;
-    let inputs = example(bundle, kind, unet.inputs(), size);
-    features.prepare(&mut unet, &inputs)?;
+    unet.merge_tokens(request.token_merging)?;
+    let inputs = example(bundle, kind, unet.inputs(), request.size);
+    if request.feature_cache > 1 {
+        FeatureCache::new(&mut unet, request.feature_cache)?.prepare(&mut unet, &inputs)?;
+    } else {
+        unet.prepare(&inputs)?;
+    }
     Ok(())
 }

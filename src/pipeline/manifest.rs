@@ -9,6 +9,7 @@ use super::replay::Division;
 use super::{Additions, Image, InitImage, Request, Sampler, Sight, UnclipRequest};
 use crate::bundle::Bundle;
 use crate::denoise::guidance::GuidanceInterval;
+use crate::engine::TokenMerging;
 use crate::kernels::Arithmetic;
 use crate::lora::Lora;
 use crate::tensor::{Latents, Rgb8};
@@ -55,6 +56,9 @@ pub struct Manifest {
     /// In every how many steps the UNet's deep features were computed, if not in all.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub feature_cache: usize,
+    /// Which share of the tokens was merged for self-attention on the UNet's largest maps, if any.
+    #[serde(default, skip_serializing_if = "TokenMerging::is_none")]
+    pub token_merging: TokenMerging,
     /// The sampler.
     pub sampler: String,
     /// The share of fresh noise per step, where the sampler leaves a choice.
@@ -207,6 +211,7 @@ impl Manifest {
             guidance: request.guidance_scale.get(),
             guidance_interval: request.guidance_interval,
             feature_cache: request.feature_cache,
+            token_merging: request.token_merging,
             sampler: request.sampler.name().into(),
             eta: request.eta.or(request.sampler.default_eta()),
             width: request.size.width_px,
@@ -326,6 +331,7 @@ impl Manifest {
             guidance: 2.5,
             guidance_interval: GuidanceInterval::new(0.25, 0.8).unwrap(),
             feature_cache: 1,
+            token_merging: TokenMerging::NONE,
             sampler: "ddim".into(),
             eta: Some(0.0),
             width: 2,
@@ -358,9 +364,18 @@ mod tests {
         );
         assert_eq!(Manifest::read(&json).unwrap(), Manifest::example());
         assert!(
-            !["init", "division", "scale", "latents_hash", "syntax", "clip_skip", "feature_cache"]
-                .iter()
-                .any(|key| json.contains(key))
+            ![
+                "init",
+                "division",
+                "scale",
+                "latents_hash",
+                "syntax",
+                "clip_skip",
+                "feature_cache",
+                "token_merging"
+            ]
+            .iter()
+            .any(|key| json.contains(key))
         );
     }
 }

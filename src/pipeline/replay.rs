@@ -161,6 +161,7 @@ impl Manifest {
         request.guidance_scale = GuidanceScale::new(self.guidance).map_err(RequestError::from)?;
         request.guidance_interval = self.guidance_interval;
         request.feature_cache = self.feature_cache;
+        request.token_merging = self.token_merging;
         request.sampler =
             Sampler::from_name(&self.sampler).ok_or_else(|| ManifestError::Sampler(self.sampler.clone()))?;
         request.eta = self.eta;

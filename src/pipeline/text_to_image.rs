@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::abilities::draws_parts;
-use super::footprint::check_feature_cache;
+use super::footprint::check_approximations;
 use super::gate::Gate;
 use super::progress::Watcher;
 use super::start::{Encoded, Start};
@@ -185,7 +185,7 @@ impl TextToImage {
             footprints(&self.bundle, &own, request.size, &self.resources)?;
             footprints(&self.decoder, &[Component::VaeDecoder], request.size, &self.resources)?;
         }
-        check_feature_cache(&self.bundle, request.feature_cache, request.size, &self.resources)?;
+        check_approximations(&self.bundle, request, &self.resources)?;
         let told = self.tell(request, progress)?;
         let encoded = self.encode_picture(request)?;
         let latents = self.denoise(request, told, encoded.as_ref(), progress)?;
@@ -302,7 +302,7 @@ impl TextToImage {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Latents>, PipelineError> {
         let mut unet = timed(&mut self.seconds.load, || Unet::load(&self.bundle, &self.resources))?;
-        unet = unet.caching_features(request.feature_cache)?;
+        unet = unet.merging_tokens(request.token_merging)?.caching_features(request.feature_cache)?;
         if self.attention.is_some() {
             unet = unet.recording_attention()?;
         }

@@ -12,6 +12,7 @@ mod inputs;
 mod layer_norm;
 mod layout;
 mod linear;
+mod merging;
 mod product;
 mod timestep;
 mod tokens;
@@ -100,6 +101,9 @@ fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String>
         }
         Op::SplitTokens { count } => Arc::new(tokens::SplitTokens(*count)),
         Op::PickToken { rule } => Arc::new(tokens::PickToken(*rule)),
+        Op::MatchTokens { share } => Arc::new(merging::Match::new(*share)),
+        Op::MergeTokens { share } => Arc::new(merging::Merge(*share)),
+        Op::SpreadTokens => Arc::new(merging::Spread),
     })
 }
 

@@ -1,4 +1,5 @@
-//! Deep features that are used again, against diffusers with a hook that does the same; and what must not change with them.
+//! What saves time for another picture, against diffusers that does the same: deep features that are used again by a hook, tokens
+//! that the published code merges; and what must not change with them.
 
 mod fixture;
 
@@ -10,7 +11,7 @@ use tintype::denoise::FeatureCache;
 use tintype::denoise::guidance::{GuidanceInterval, GuidanceScale};
 use tintype::denoise::noise::TorchGenerator;
 use tintype::denoise::unet::{Input, Unet};
-use tintype::engine::{Component, EngineError, Resources, Threads};
+use tintype::engine::{Component, EngineError, Resources, Threads, TokenMerging};
 use tintype::import::Precision;
 use tintype::kernels::Arithmetic;
 use tintype::pipeline::{
@@ -47,34 +48,66 @@ fn draw(bundle: &Arc<Bundle>, resources: Resources, request: &Request) -> Result
     Ok(images.pop().unwrap().latents)
 }
 
-#[test]
-fn features_are_used_again_as_by_a_hook_in_diffusers() {
+/// How far latents are from those of `reference/NAME.npz`, as they were asked for there and without what saves time, for each run.
+fn errors(name: &str) -> Vec<[f64; 2]> {
     let (_folder, bundle) = open();
-    let golden = std::fs::read(data("tiny/reference/cached.json")).unwrap();
+    let golden = std::fs::read(data(&format!("tiny/reference/{name}.json"))).unwrap();
     let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
-    let reference = npz(&data("tiny/reference/cached.npz"));
-    for (at, run) in golden["runs"].as_array().unwrap().iter().enumerate() {
+    let reference = npz(&data(&format!("tiny/reference/{name}.npz")));
+    let errors = golden["runs"].as_array().unwrap().iter().enumerate().map(|(at, run)| {
         let number = |key: &str| run[key].as_u64().unwrap() as usize;
         let prompt = |key: &str| Prompt::new(run[key].as_str().unwrap()).unwrap();
-        let request = Request {
+        let exact = Request {
             negative: prompt("negative"),
             steps: number("steps"),
             size: Size { width_px: number("width"), height_px: number("height") },
             guidance_scale: GuidanceScale::new(run["guidance"].as_f64().unwrap() as f32).unwrap(),
-            feature_cache: number("feature_cache"),
             sampler: Sampler::from_name(run["sampler"].as_str().unwrap()).unwrap(),
             ..Request::new(&bundle, prompt("prompt"), number("seed") as u64).unwrap()
         };
-        let expected = &reference[&format!("latents.{at}")];
-        let error = |request: &Request| {
-            relative_l2(draw(&bundle, resources(), request).unwrap().values(), &expected.values)
+        let request = Request {
+            feature_cache: run["feature_cache"].as_u64().map_or(1, |every| every as usize),
+            token_merging: TokenMerging::new(run["token_merging"].as_f64().unwrap_or(0.0)).unwrap(),
+            ..exact.clone()
         };
-        let (cached, exact) = (error(&request), error(&Request { feature_cache: 1, ..request.clone() }));
-        println!("run {at}: {cached:e}, and without {exact:e}");
+        let expected = &reference[&format!("latents.{at}")];
+        [request, exact].map(|request| {
+            relative_l2(draw(&bundle, resources(), &request).unwrap().values(), &expected.values)
+        })
+    });
+    errors.inspect(|[error, exact]| println!("{error:e}, and without {exact:e}")).collect()
+}
+
+#[test]
+fn features_are_used_again_as_by_a_hook_in_diffusers() {
+    for [cached, exact] in errors("cached") {
         // The most is Euler ancestral's, which begins at a noise of 4096.
-        assert!(cached < 2e-5, "run {at}: {cached:e}");
-        assert!(exact > 1e-2, "run {at}: the features make no difference");
+        assert!(cached < 2e-5, "{cached:e}");
+        assert!(exact > 1e-2, "the features make no difference");
     }
+}
+
+#[test]
+fn tokens_are_merged_as_by_the_published_code() {
+    for [merged, exact] in errors("merged") {
+        // The most is Euler's, which begins at a noise of 4096.
+        assert!(merged < 1e-4, "{merged:e}");
+        assert!(exact > 1e-2, "the tokens make no difference");
+    }
+}
+
+#[test]
+fn tokens_are_merged_in_every_way_of_asking_a_network() {
+    let (_folder, bundle) = open();
+    let token_merging = TokenMerging::new(0.5).unwrap();
+    let request = Request { token_merging, feature_cache: 1, ..request(&bundle) };
+    let merged = draw(&bundle, resources(), &request).unwrap();
+    let none = Request { token_merging: TokenMerging::NONE, ..request.clone() };
+    assert_ne!(merged, draw(&bundle, resources(), &none).unwrap());
+    let alone = Resources { arithmetic: Arithmetic::F32, ..Resources::new(Threads::new(1)) };
+    assert_eq!(merged, draw(&bundle, alone, &request).unwrap(), "the number of threads changes no bit");
+    let both = draw(&bundle, resources(), &Request { feature_cache: 2, ..request.clone() }).unwrap();
+    assert_ne!(both, merged);
 }
 
 #[test]
@@ -172,10 +205,20 @@ fn what_cannot_be_cached_is_refused_before_any_work() {
             draw(&bundle, resources(), &Request { feature_cache: got, ..request.clone() }).unwrap_err();
         assert!(matches!(error, PipelineError::Request(RequestError::FeatureCache { .. })), "{error}");
     }
-    let mut encoder = Component::load(&bundle, bundle::Component::TextEncoder, &resources()).unwrap();
-    let error = FeatureCache::new(&mut encoder, 2).err().unwrap();
+    let encoder = || Component::load(&bundle, bundle::Component::TextEncoder, &resources()).unwrap();
+    let error = FeatureCache::new(&mut encoder(), 2).err().unwrap();
     assert!(
         matches!(error, EngineError::NoDeepFeatures { component: bundle::Component::TextEncoder }),
+        "{error}"
+    );
+    for share in [-0.1, 0.76, f64::NAN] {
+        let error = TokenMerging::new(share).unwrap_err();
+        assert!(error.to_string().contains("expected 0 (none) to 0.75"), "{error}");
+    }
+    // A sentence is no map, and sees no token before its own.
+    let error = encoder().merge_tokens(TokenMerging::new(0.5).unwrap()).unwrap_err();
+    assert!(
+        matches!(error, EngineError::NoSelfAttention { component: bundle::Component::TextEncoder }),
         "{error}"
     );
 }

@@ -123,6 +123,16 @@ pub enum Op {
         /// Added to the variance.
         epsilon: f32,
     },
+    /// A linear layer, and what is done with each of its rows before that is stored. In no file: see [`fused`](super::fused).
+    #[serde(skip)]
+    LinearThen {
+        /// The weight's name.
+        weight: String,
+        /// The bias's name, `[o]`.
+        bias: Option<String>,
+        /// What is done.
+        then: Then,
+    },
     /// Softmax(scale q k^T) v per head; reads q, k and v, and a mask if there is one.
     Attention {
         /// The number of heads; each has its share of the channels, in order.
@@ -227,6 +237,15 @@ pub enum Op {
     SpreadTokens,
 }
 
+/// What is done with the outputs of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// As [`Op::Geglu`].
+    Geglu,
+    /// As [`Op::Activation`].
+    Activation(Function),
+}
+
 /// Which token stands for a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -277,11 +296,20 @@ impl Graph {
     }
 }
 
+impl Node {
+    /// Whether the last value read is what a layer's outputs are added to. In no file: see [`fused`](super::fused).
+    pub fn is_onto(&self) -> bool {
+        matches!((&self.op, &self.inputs[..]), (Op::Linear { .. } | Op::Conv2d { .. }, [_, _]))
+    }
+}
+
 impl Op {
     /// The names of the weights that the operation reads.
     pub fn weights(&self) -> Vec<&str> {
         match self {
-            Self::Conv2d { weight, bias, .. } | Self::Linear { weight, bias } => {
+            Self::Conv2d { weight, bias, .. }
+            | Self::Linear { weight, bias }
+            | Self::LinearThen { weight, bias, .. } => {
                 std::iter::once(weight.as_str()).chain(bias.as_deref()).collect()
             }
             Self::GroupNorm { weight, bias, .. } | Self::LayerNorm { weight, bias, .. } => vec![weight, bias],

@@ -28,13 +28,25 @@ pub fn peak_bytes(plan: &TypedRunnableModel, threads: usize) -> usize {
         let Some(entry) = model.nodes[node].op_as::<OperationNode>() else { continue };
         let inputs = &model.nodes[node].inputs;
         let shapes: Vec<&[usize]> = inputs.iter().map(|&input| shape(model, input)).collect();
-        held += bytes(node);
-        peak = peak.max(held + entry.operation.scratch_bytes(&shapes, threads));
         let mut read: Vec<usize> = inputs.iter().map(|input| input.node).collect();
         read.sort_unstable();
         read.dedup();
-        held -=
-            read.iter().filter(|&&input| last_read[input] == step).map(|&input| bytes(input)).sum::<usize>();
+        read.retain(|&input| last_read[input] == step);
+        let is_onto = |onto: &&OutletId| {
+            let reads = inputs.iter().filter(|input| input.node == onto.node).count();
+            entry.onto && reads == 1 && read.contains(&onto.node)
+        };
+        if let Some(onto) = inputs.last().filter(is_onto)
+            && shape(model, *onto) == shape(model, node.into())
+        {
+            // The value takes its place.
+            read.retain(|&input| input != onto.node);
+        } else {
+            held += bytes(node);
+        }
+        let taken = shapes.len() - usize::from(entry.onto);
+        peak = peak.max(held + entry.operation.scratch_bytes(&shapes[..taken], threads));
+        held -= read.iter().map(|&input| bytes(input)).sum::<usize>();
     }
     peak
 }

@@ -16,6 +16,7 @@ mod component;
 mod cross_attention;
 mod deep;
 mod dimensions;
+mod fused;
 pub mod graph;
 mod layers;
 mod memory;

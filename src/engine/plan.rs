@@ -62,10 +62,12 @@ impl Plan {
         resources: &Resources,
         limit_bytes: Option<usize>,
     ) -> Result<Self, PlanError> {
-        let operations = build(graph, weights)?;
-        let shapes = all_shapes(graph, &operations, shapes)?;
-        let whole =
-            || wire(graph, &operations, weights, &shapes[..graph.inputs.len()], resources).map(Self::Whole);
+        let shapes = all_shapes(graph, &build(graph, weights)?, shapes)?;
+        let whole = || {
+            let fused = graph.fused(&shapes, weights);
+            let operations = build(&fused, weights)?;
+            wire(&fused, &operations, weights, &shapes[..graph.inputs.len()], resources).map(Self::Whole)
+        };
         let limit_bytes = limit_bytes.unwrap_or(AUTO_BYTES);
         let stripe = match resources.tile {
             // A tile is whole by itself.
@@ -210,7 +212,7 @@ fn wire(
     for (at, ((node, operation), ahead)) in nodes.enumerate() {
         let inputs: Vec<OutletId> = node.inputs.iter().map(|&value| outlets[value as usize]).collect();
         let (operation, pulse) = (operation.clone(), resources.pulse.clone());
-        let operation = OperationNode { operation, pulse, ahead };
+        let operation = OperationNode { operation, onto: node.is_onto(), pulse, ahead };
         let wired = model.wire_node(format!("{at}.{}", node.name), operation, &inputs);
         outlets.push(wired.map_err(PlanError::Tract)?[0]);
     }

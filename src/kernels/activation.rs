@@ -1,6 +1,7 @@
 //! Element-wise functions.
 
 use super::level::{Level, Work};
+use super::tile::Line;
 
 /// The functions that graphs apply to every element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,26 +22,31 @@ pub enum Function {
 impl Function {
     /// Applies the function to every element, in place.
     pub fn apply(self, level: Level, values: &mut [f32]) {
-        level.run(Apply { function: self, values });
+        level.run(Apply { function: self, values: std::iter::once(values) });
+    }
+
+    /// As [`Function::apply`], for the elements of lines.
+    pub fn apply_to_lines(self, level: Level, lines: &mut [Line]) {
+        level.run(Apply { function: self, values: lines.iter_mut().map(|line| &mut line.0[..]) });
     }
 }
 
-struct Apply<'a> {
+struct Apply<I> {
     function: Function,
-    values: &'a mut [f32],
+    values: I,
 }
 
-impl Work for Apply<'_> {
+impl<'a, I: Iterator<Item = &'a mut [f32]>> Work for Apply<I> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         match self.function {
-            Function::Silu => each(self.values, silu),
-            Function::Gelu => each(self.values, gelu),
-            Function::QuickGelu => each(self.values, quick_gelu),
-            Function::Relu => each(self.values, relu),
-            Function::Tanh => each(self.values, tanh),
+            Function::Silu => self.values.for_each(|values| each(values, silu)),
+            Function::Gelu => self.values.for_each(|values| each(values, gelu)),
+            Function::QuickGelu => self.values.for_each(|values| each(values, quick_gelu)),
+            Function::Relu => self.values.for_each(|values| each(values, relu)),
+            Function::Tanh => self.values.for_each(|values| each(values, tanh)),
         }
     }
 }
@@ -54,6 +60,33 @@ impl Work for Apply<'_> {
 pub fn geglu(level: Level, value: &[f32], gate: &[f32], out: &mut [f32]) {
     assert!(value.len() == out.len() && gate.len() == out.len());
     level.run(Geglu { value, gate, out });
+}
+
+/// `value = value * gelu(gate)`, as [`geglu`], for the elements of equally many lines.
+///
+/// # Panics
+/// If there are other than as many.
+pub fn gate_lines(level: Level, values: &mut [Line], gates: &[Line]) {
+    assert!(values.len() == gates.len());
+    level.run(GateLines { values, gates });
+}
+
+struct GateLines<'a> {
+    values: &'a mut [Line],
+    gates: &'a [Line],
+}
+
+impl Work for GateLines<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (values, gates) in self.values.iter_mut().zip(self.gates) {
+            for (value, &gate) in values.0.iter_mut().zip(&gates.0) {
+                *value *= gelu(gate);
+            }
+        }
+    }
 }
 
 struct Geglu<'a> {
@@ -285,6 +318,23 @@ mod tests {
                 geglu(level, &all[7..7 + len], values, &mut got);
                 assert_eq!(bits(&got), bits(&expected), "{level:?} {len}");
             }
+            lines_are_as_their_elements(level, &all);
+        }
+    }
+
+    fn lines_are_as_their_elements(level: Level, all: &[f32]) {
+        let (chunks, _) = all.as_chunks();
+        let mut lines: Vec<Line> = chunks.iter().copied().map(Line).collect();
+        let (mut values, gates) = (lines.clone(), lines.iter().rev().copied().collect::<Vec<_>>());
+        let bits =
+            |lines: &[Line]| lines.iter().flat_map(|line| line.0.map(f32::to_bits)).collect::<Vec<_>>();
+        Function::Gelu.apply_to_lines(level, &mut lines);
+        gate_lines(level, &mut values, &gates);
+        for ((line, value), (chunk, gate)) in lines.iter().zip(&values).zip(chunks.iter().zip(&gates)) {
+            let (mut applied, mut gated) = (*chunk, [0.0; 16]);
+            Function::Gelu.apply(Level::Scalar, &mut applied);
+            geglu(Level::Scalar, chunk, &gate.0, &mut gated);
+            assert_eq!(bits(&[*line, *value]), bits(&[Line(applied), Line(gated)]), "{level:?}");
         }
     }
 

@@ -1,7 +1,8 @@
-//! A linear layer, `x W^T + b` over the last axis.
+//! A linear layer, `x W^T + b` over the last axis, and what is done with its outputs.
 
 use super::product::Product;
 use super::{Operation, only, rows_of};
+use crate::engine::graph::Then;
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, Vector, Weights};
 
@@ -10,13 +11,18 @@ use crate::engine::weights::{Matrix, Vector, Weights};
 pub struct Linear(Product);
 
 impl Linear {
-    /// Over the weight `[o, k]` and the bias `[o]` of these names.
+    /// Over the weight `[o, k]` and the bias `[o]` of these names, and what is done with the outputs.
     ///
     /// # Errors
     /// A sentence, if one is missing or does not fit.
-    pub fn new(weights: &Weights, weight: &str, bias: Option<&str>) -> Result<Self, String> {
+    pub fn new(
+        weights: &Weights,
+        weight: &str,
+        bias: Option<&str>,
+        then: Option<Then>,
+    ) -> Result<Self, String> {
         let bias = bias.map(|name| weights.vector(name)).transpose()?;
-        Self::over(weights.matrix(weight)?, bias)
+        Ok(Self(Product::new(weights.matrix(weight)?, bias, 1)?.then(then)))
     }
 
     /// Over these weights.

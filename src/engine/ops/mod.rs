@@ -46,7 +46,8 @@ pub trait Operation: Debug + Send + Sync {
         0
     }
 
-    /// Computes the output, which is as large as [`Operation::output_shape`] says and filled with zeros.
+    /// Computes the output, which is as large as [`Operation::output_shape`] says and filled with zeros. A linear layer or
+    /// convolution adds to what is there, which may be another value.
     fn run(&self, shapes: &[&[usize]], inputs: &[&[f32]], output: &mut [f32], threads: &Threads);
 }
 
@@ -69,7 +70,10 @@ fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String>
         Op::Conv2d { weight, bias, stride, pads, upsample } => {
             Arc::new(conv2d::Conv2d::new(weights, weight, bias.as_deref(), *stride, *pads, *upsample)?)
         }
-        Op::Linear { weight, bias } => Arc::new(linear::Linear::new(weights, weight, bias.as_deref())?),
+        Op::Linear { weight, bias } => Arc::new(linear::Linear::new(weights, weight, bias.as_deref(), None)?),
+        Op::LinearThen { weight, bias, then } => {
+            Arc::new(linear::Linear::new(weights, weight, bias.as_deref(), Some(*then))?)
+        }
         Op::GroupNorm { weight, bias, groups, epsilon, silu } => {
             Arc::new(group_norm::GroupNorm::new(weights, weight, bias, *groups, *epsilon, *silu)?)
         }

@@ -17,8 +17,10 @@
 use std::ops::Range;
 
 use super::inputs::{Floats, Inputs, Integers};
+use crate::engine::graph::Then;
 use crate::engine::threads::Threads;
 use crate::engine::weights::{Matrix, SCALE_RUN, Vector};
+use crate::kernels::activation::gate_lines;
 use crate::kernels::integer::{Integer, RUN_MAX, STEP};
 use crate::kernels::panel::Panel;
 use crate::kernels::tile::Tile;
@@ -41,6 +43,7 @@ pub struct Product {
     matrix: Matrix,
     bias: Option<Vector>,
     taps: usize,
+    then: Option<Then>,
     level: Level,
 }
 
@@ -62,12 +65,30 @@ impl Product {
         if let Some(bias) = &bias {
             super::expect_channels("bias", bias.values().len(), matrix.outputs())?;
         }
-        Ok(Self { matrix, bias, taps, level: Level::detect() })
+        Ok(Self { matrix, bias, taps, then: None, level: Level::detect() })
+    }
+
+    /// The same, and what is done with the outputs.
+    pub fn then(self, then: Option<Then>) -> Self {
+        Self { then, ..self }
     }
 
     /// The number of output channels.
     pub fn outputs(&self) -> usize {
-        self.matrix.outputs()
+        self.matrix.outputs() / self.panels_per_output()
+    }
+
+    /// How many panels the sums of 16 output channels are made of: where half of the matrix is gates, two.
+    fn panels_per_output(&self) -> usize {
+        if self.then == Some(Then::Geglu) { 2 } else { 1 }
+    }
+
+    /// The rows of the matrix that some output channels are made of, by their panels.
+    fn panels(&self, columns: &Range<usize>) -> impl ExactSizeIterator<Item = usize> + use<> {
+        let (start, outputs) = (columns.start, self.outputs());
+        let per_output = columns.len().div_ceil(LANES);
+        (0..self.panels_per_output() * per_output)
+            .map(move |at| at / per_output * outputs + start + at % per_output * LANES)
     }
 
     /// The number of channels that a row must have.
@@ -156,8 +177,9 @@ impl Product {
             threads.for_each_chunk(output, CHUNK_ROWS * outputs, |at, chunk| {
                 let inputs = inputs(at * CHUNK_ROWS..at * CHUNK_ROWS + chunk.len() / outputs, false);
                 let mut sums = Vec::new();
-                for first in (0..outputs).step_by(PANELS * LANES) {
-                    let columns = first..outputs.min(first + PANELS * LANES);
+                let width = PANELS / self.panels_per_output() * LANES;
+                for first in (0..outputs).step_by(width) {
+                    let columns = first..outputs.min(first + width);
                     self.sum(columns.clone(), &inputs, &mut sums);
                     let lines = chunk.chunks_exact_mut(outputs).map(|line| &mut line[columns.clone()]);
                     put(&sums, inputs.rows(), lines);
@@ -186,13 +208,14 @@ impl Product {
 
     /// As many as leave every thread something to do, and none much more than others.
     fn columns_of_thread(&self, threads: usize) -> usize {
-        (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, PANELS) * LANES
+        let most = PANELS / self.panels_per_output();
+        (self.outputs().div_ceil(LANES) / (4 * threads)).clamp(1, most) * LANES
     }
 
-    /// Some output channels of all rows: for 16 channels the sums of all rows, then those of the next 16.
+    /// Some output channels of all rows: for 16 channels the sums of all rows, then those of the next 16. Gates follow.
     fn sum<I: Inputs>(&self, columns: Range<usize>, inputs: &I, sums: &mut Vec<Tile>) {
         let tiles = inputs.rows().div_ceil(ROWS);
-        let channels = || columns.clone().step_by(LANES);
+        let channels = || self.panels(&columns);
         sums.clear();
         sums.reserve_exact(channels().len() * tiles);
         channels().for_each(|first| sums.extend(std::iter::repeat_n([self.bias(first); ROWS], tiles)));
@@ -206,6 +229,15 @@ impl Product {
                     let sums = &mut sums[pass..tiles.min(pass + PASS_TILES)];
                     inputs.accumulate(self.level, (at, &step), panel, pass * ROWS, sums);
                 }
+            }
+        }
+        match self.then {
+            None => {}
+            Some(Then::Activation(function)) => function.apply_to_lines(self.level, sums.as_flattened_mut()),
+            Some(Then::Geglu) => {
+                let (values, gates) =
+                    sums.as_flattened_mut().split_at_mut(channels().len() / 2 * tiles * ROWS);
+                gate_lines(self.level, values, gates);
             }
         }
     }
@@ -236,17 +268,22 @@ impl Product {
     }
 }
 
-/// Writes what [`Product::sum`] made of so many rows to where these belong.
+/// Adds what [`Product::sum`] made of so many rows to what is where these belong.
 fn put<'a>(sums: &[Tile], rows: usize, lines: impl Iterator<Item = &'a mut [f32]>) {
     let tiles = rows.div_ceil(ROWS);
     for (row, line) in lines.enumerate() {
         for (part, sums) in line.chunks_mut(LANES).zip(sums.chunks_exact(tiles)) {
             let sums = &sums[row / ROWS][row % ROWS].0;
-            match part.as_chunks_mut() {
+            match part.as_chunks_mut::<LANES>() {
                 // Of a length that the compiler knows.
-                ([whole], _) => *whole = *sums,
-                (_, part) => part.copy_from_slice(&sums[..part.len()]),
+                ([whole], _) => add(whole, sums),
+                (_, part) => add(part, sums),
             }
         }
     }
+}
+
+#[inline(always)]
+fn add(to: &mut [f32], sums: &[f32]) {
+    to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
 }

@@ -249,14 +249,14 @@ impl Winograd<'_> {
         }
     }
 
-    /// Puts 16 channels of a tile where they belong among the rows of a band.
+    /// Adds 16 channels of a tile to what is where they belong among the rows of a band.
     fn put(&self, first: usize, at: usize, tile: &Tile, rows: &mut [f32]) {
         let (outputs, row) = (self.product.outputs(), self.across * self.product.outputs());
         let (top, left) = (at / self.tiles_across() * OUTPUTS, at % self.tiles_across() * OUTPUTS);
         let width = LANES.min(outputs - first);
         for (row, line) in rows.chunks_exact_mut(row).skip(top).zip(tile.as_chunks::<OUTPUTS>().0) {
             for (pixel, channels) in row.chunks_exact_mut(outputs).skip(left).zip(line) {
-                pixel[first..first + width].copy_from_slice(&channels[..width]);
+                pixel[first..first + width].iter_mut().zip(&channels.0).for_each(|(to, x)| *to += x);
             }
         }
     }
@@ -305,7 +305,7 @@ impl Winograd<'_> {
         (PLACES * (self.channels_at_once(tiles) + 1), PLACES * (tiles.next_multiple_of(ROWS) + 1))
     }
 
-    /// Brings the blocks of a band together into rows.
+    /// Brings the blocks of a band together and adds them to rows.
     fn gather(&self, band: &Range<usize>, blocks: &[Line], output: &mut [f32], threads: &Threads) {
         let outputs = self.product.outputs();
         let block_len = band.len() * self.tiles_across() * OUTPUTS * OUTPUTS;
@@ -322,7 +322,7 @@ impl Winograd<'_> {
             for (x, pixel) in line.chunks_exact_mut(outputs).enumerate() {
                 let at = starts[row] + x / OUTPUTS * OUTPUTS * OUTPUTS + x % OUTPUTS;
                 for (block, channels) in pixel.chunks_mut(LANES).enumerate() {
-                    channels.copy_from_slice(&blocks[block * block_len + at][..channels.len()]);
+                    channels.iter_mut().zip(&blocks[block * block_len + at].0).for_each(|(to, x)| *to += x);
                 }
             }
         });

@@ -183,7 +183,7 @@ impl RowOp {
             Op::Conv2d { weight, bias, stride, pads, upsample } => {
                 Self::Conv(Conv2d::new(weights, weight, bias.as_deref(), *stride, *pads, *upsample)?)
             }
-            Op::Linear { weight, bias } => Self::Linear(Linear::new(weights, weight, bias.as_deref())?),
+            Op::Linear { weight, bias } => Self::Linear(Linear::new(weights, weight, bias.as_deref(), None)?),
             Op::GroupNorm { weight, bias, groups, epsilon, silu } => {
                 Self::Norm(GroupNorm::new(weights, weight, bias, *groups, *epsilon, *silu)?)
             }

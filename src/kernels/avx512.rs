@@ -107,63 +107,77 @@ impl Mul<f32> for F32x16 {
     }
 }
 
-/// [`super::tile::accumulate`]. Two tiles together have enough sums for the time that an addition takes.
-#[inline]
-pub fn accumulate<'a>(_: Avx512, panel: &[Line], mut tiles: impl Iterator<Item = (Rows<'a>, &'a mut Tile)>) {
-    let is_as_long = |rows: &Rows| rows.iter().all(|row| row.len() >= panel.len());
-    while let Some((rows, acc)) = tiles.next() {
-        assert!(is_as_long(&rows));
-        match tiles.next() {
-            Some((more_rows, more_acc)) => {
-                assert!(is_as_long(&more_rows));
-                // SAFETY: the witness proves AVX-512; the assertions give the lengths that it needs.
-                unsafe { accumulate_unchecked([&rows, &more_rows], panel, [acc, more_acc]) }
-            }
-            // SAFETY: as above.
-            None => unsafe { accumulate_unchecked([&rows], panel, [acc]) },
+/// Calls `two` or `three` for all of `tiles`, or `one` for a single one: two together have enough sums for the time that an
+/// addition takes.
+#[inline(always)]
+fn in_groups<T>(
+    mut tiles: impl Iterator<Item = T>,
+    one: impl Fn(T),
+    two: impl Fn([T; 2]),
+    three: impl Fn([T; 3]),
+) {
+    let mut first = tiles.next();
+    while let Some(a) = first.take() {
+        match [tiles.next(), tiles.next()] {
+            [None, _] => one(a),
+            [Some(b), None] => two([a, b]),
+            [Some(b), Some(c)] => match tiles.next() {
+                None => three([a, b, c]),
+                Some(d) => {
+                    two([a, b]);
+                    two([c, d]);
+                    first = tiles.next();
+                }
+            },
         }
     }
+}
+
+/// [`super::tile::accumulate`].
+#[inline]
+pub fn accumulate<'a, 't>(_: Avx512, panel: &[Line], tiles: impl Iterator<Item = (Rows<'a>, &'t mut Tile)>) {
+    let tiles = tiles.inspect(|(rows, _)| assert!(rows.iter().all(|row| row.len() >= panel.len())));
+    // SAFETY: the witness proves AVX-512; the assertion gives the lengths that they need.
+    in_groups(
+        tiles,
+        |tile| unsafe { accumulate_unchecked([tile], panel) },
+        |tiles| unsafe { accumulate_unchecked(tiles, panel) },
+        |tiles| unsafe { accumulate_unchecked(tiles, panel) },
+    );
 }
 
 /// # Safety
 /// What [`Avx512`] proves is present and no row is shorter than the panel.
 #[target_feature(enable = "avx512f")]
-unsafe fn accumulate_unchecked<const TILES: usize>(
-    rows: [&Rows; TILES],
-    panel: &[Line],
-    mut acc: [&mut Tile; TILES],
-) {
+unsafe fn accumulate_unchecked<const TILES: usize>(tiles: [(Rows, &mut Tile); TILES], panel: &[Line]) {
     // SAFETY: a tile's row is 16 floats, one register.
-    let mut sums: [[__m512; ROWS]; TILES] = std::array::from_fn(|tile| {
-        std::array::from_fn(|r| unsafe { _mm512_loadu_ps(acc[tile][r].as_ptr()) })
-    });
+    let load = |line: &Line| unsafe { _mm512_loadu_ps(line.as_ptr()) };
+    let mut sums: [[__m512; ROWS]; TILES] =
+        std::array::from_fn(|at| std::array::from_fn(|r| load(&tiles[at].1[r])));
     let (fours, rest) = panel.as_chunks::<AT_ONCE>();
     for (at, four) in fours.iter().enumerate() {
-        // SAFETY: a panel's row is 16 floats, one register.
-        let weights: [__m512; AT_ONCE] =
-            std::array::from_fn(|k| unsafe { _mm512_loadu_ps(four[k].as_ptr()) });
+        let weights: [__m512; AT_ONCE] = std::array::from_fn(|k| load(&four[k]));
         for tile in 0..TILES {
             for r in 0..ROWS {
                 for k in 0..AT_ONCE {
                     // SAFETY: this is below panel.len(), and no row is shorter.
-                    let x = unsafe { *rows[tile][r].get_unchecked(at * AT_ONCE + k) };
+                    let x = unsafe { *tiles[tile].0[r].get_unchecked(at * AT_ONCE + k) };
                     sums[tile][r] = _mm512_fmadd_ps(_mm512_set1_ps(x), weights[k], sums[tile][r]);
                 }
             }
         }
     }
     for (k, weights) in (fours.len() * AT_ONCE..).zip(rest) {
-        // SAFETY: as above.
-        let weights = unsafe { _mm512_loadu_ps(weights.as_ptr()) };
+        let weights = load(weights);
         for tile in 0..TILES {
             for r in 0..ROWS {
                 // SAFETY: as above.
-                let x = unsafe { *rows[tile][r].get_unchecked(k) };
+                let x = unsafe { *tiles[tile].0[r].get_unchecked(k) };
                 sums[tile][r] = _mm512_fmadd_ps(_mm512_set1_ps(x), weights, sums[tile][r]);
             }
         }
     }
-    for (acc, sums) in acc.iter_mut().zip(sums) {
+    for ((_, acc), sums) in tiles.into_iter().zip(sums) {
         for (line, sum) in acc.iter_mut().zip(sums) {
             // SAFETY: a tile's row is 16 floats, one register.
             unsafe { _mm512_storeu_ps(line.as_mut_ptr(), sum) }
@@ -172,36 +186,31 @@ unsafe fn accumulate_unchecked<const TILES: usize>(
 }
 
 /// [`super::integer::Integer::accumulate`].
-pub fn i16_accumulate<'a>(
+#[inline]
+pub fn i16_accumulate<'a, 't>(
     _: Avx512,
     panel: &[Group<i16>],
     outputs: &Line,
-    mut tiles: impl Iterator<Item = (integer::Rows<'a, i16>, &'a mut Tile)>,
+    tiles: impl Iterator<Item = (integer::Rows<'a, i16>, &'t mut Tile)>,
 ) {
-    let is_as_long =
-        |rows: &integer::Rows<i16>| rows.values.iter().all(|row| row.len() == GROUP * panel.len());
-    while let Some((rows, acc)) = tiles.next() {
-        assert!(is_as_long(&rows));
-        match tiles.next() {
-            Some((more_rows, more_acc)) => {
-                assert!(is_as_long(&more_rows));
-                // SAFETY: the witness proves AVX-512; the assertions give the lengths that it needs.
-                unsafe { i16_accumulate_unchecked([&rows, &more_rows], panel, outputs, [acc, more_acc]) }
-            }
-            // SAFETY: as above.
-            None => unsafe { i16_accumulate_unchecked([&rows], panel, outputs, [acc]) },
-        }
-    }
+    let len = GROUP * panel.len();
+    let tiles = tiles.inspect(|(rows, _)| assert!(rows.values.iter().all(|row| row.len() >= len)));
+    // SAFETY: the witness proves AVX-512; the assertion gives the lengths that they need.
+    in_groups(
+        tiles,
+        |tile| unsafe { i16_accumulate_unchecked([tile], panel, outputs) },
+        |tiles| unsafe { i16_accumulate_unchecked(tiles, panel, outputs) },
+        |tiles| unsafe { i16_accumulate_unchecked(tiles, panel, outputs) },
+    );
 }
 
 /// # Safety
 /// What [`Avx512`] proves is present and each row has four numbers for each group of the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn i16_accumulate_unchecked<const TILES: usize>(
-    rows: [&integer::Rows<i16>; TILES],
+    tiles: [(integer::Rows<i16>, &mut Tile); TILES],
     panel: &[Group<i16>],
     outputs: &Line,
-    acc: [&mut Tile; TILES],
 ) {
     let mut sums = [[_mm512_setzero_si512(); ROWS]; TILES];
     for (at, group) in panel.iter().enumerate() {
@@ -214,7 +223,7 @@ unsafe fn i16_accumulate_unchecked<const TILES: usize>(
                 for pair in 0..GROUP / 2 {
                     // SAFETY: the caller's promise.
                     let inputs = unsafe {
-                        let at = rows[tile].values[r].as_ptr().add(GROUP * at + 2 * pair).cast::<i32>();
+                        let at = tiles[tile].0.values[r].as_ptr().add(GROUP * at + 2 * pair).cast::<i32>();
                         _mm512_set1_epi32(at.read_unaligned())
                     };
                     sums[tile][r] = _mm512_dpwssd_epi32(sums[tile][r], weights[pair], inputs);
@@ -224,7 +233,7 @@ unsafe fn i16_accumulate_unchecked<const TILES: usize>(
     }
     // SAFETY: the scales of the outputs are 16 floats, one register.
     let scale = unsafe { _mm512_loadu_ps(outputs.as_ptr()) };
-    for ((acc, sums), rows) in acc.into_iter().zip(sums).zip(rows) {
+    for ((rows, acc), sums) in tiles.into_iter().zip(sums) {
         for ((line, sum), &row_scale) in acc.iter_mut().zip(sums).zip(&rows.scales) {
             let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
             // SAFETY: a tile's row is 16 floats, one register.

@@ -50,11 +50,11 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
     }
 
     /// Adds such sums, multiplied by their scales and those of the outputs, to some tiles.
-    fn accumulate<'a>(
+    fn accumulate<'a, 't>(
         level: Level,
         panel: &[Group<Self>],
         outputs: &Line,
-        tiles: impl Iterator<Item = (Rows<'a, Self>, &'a mut Tile)>,
+        tiles: impl Iterator<Item = (Rows<'a, Self>, &'t mut Tile)>,
     ) {
         for (rows, acc) in tiles {
             let sums = &Self::multiply(level, &rows.values, panel);
@@ -150,11 +150,11 @@ impl Integer for i16 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn accumulate<'a>(
+    fn accumulate<'a, 't>(
         level: Level,
         panel: &[Group<Self>],
         outputs: &Line,
-        tiles: impl Iterator<Item = (Rows<'a, Self>, &'a mut Tile)>,
+        tiles: impl Iterator<Item = (Rows<'a, Self>, &'t mut Tile)>,
     ) {
         match level {
             Level::Avx512(witness) => super::avx512::i16_accumulate(witness, panel, outputs, tiles),
@@ -182,10 +182,10 @@ impl Integer for i16 {
 /// # Panics
 /// If a row is not as long as the panel, or a run of the panel longer than [`RUN_MAX`].
 #[inline]
-pub fn accumulate<'a, Q: Integer>(
+pub fn accumulate<'a, 't, Q: Integer>(
     level: Level,
     panel: &Panel<Q>,
-    tiles: impl Iterator<Item = (Rows<'a, Q>, &'a mut Tile)>,
+    tiles: impl Iterator<Item = (Rows<'a, Q>, &'t mut Tile)>,
 ) {
     let run = panel.run.min(panel.groups.len()).max(1);
     assert!(run * GROUP <= RUN_MAX);
@@ -339,10 +339,10 @@ mod tests {
                     let typed: Vec<Vec<Q>> = typed.collect();
                     let values: [&[Q]; ROWS] = std::array::from_fn(|r| &typed[r][start..]);
                     let rows = Rows { values, scales: row_scales };
-                    // Some levels take two tiles together.
-                    let mut three = [[Line([1.5; LANES]); ROWS]; 3];
-                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut three));
-                    assert_eq!(three, [expected; 3], "{level:?}, {inputs} inputs in runs of {run}");
+                    // Some levels take two or three tiles together.
+                    let mut seven = [[Line([1.5; LANES]); ROWS]; 7];
+                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut seven));
+                    assert_eq!(seven, [expected; 7], "{level:?}, {inputs} inputs in runs of {run}");
                 }
             }
         }

@@ -54,7 +54,11 @@ pub type Rows<'a> = [&'a [f32]; ROWS];
 /// # Panics
 /// If a row is shorter than the panel.
 #[inline]
-pub fn accumulate<'a>(level: Level, panel: &[Line], tiles: impl Iterator<Item = (Rows<'a>, &'a mut Tile)>) {
+pub fn accumulate<'a, 't>(
+    level: Level,
+    panel: &[Line],
+    tiles: impl Iterator<Item = (Rows<'a>, &'t mut Tile)>,
+) {
     match level.vectors() {
         Vectors::Scalar => tiles.for_each(|(rows, acc)| scalar(&rows, panel, acc)),
         #[cfg(target_arch = "x86_64")]
@@ -110,11 +114,11 @@ mod tests {
                             *sum = (0..k).fold(*sum, |sum, k| rows[r][k].mul_add(flat[k * LANES + l], sum));
                         }
                     }
-                    // Some levels take two tiles together.
-                    let mut three = [got; 3];
-                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut three));
+                    // Some levels take two or three tiles together.
+                    let mut seven = [got; 7];
+                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut seven));
                     accumulate(level, &panel, std::iter::once((rows, &mut got)));
-                    assert_eq!((got, three), (expected, [expected; 3]), "{level:?}, k {k}");
+                    assert_eq!((got, seven), (expected, [expected; 7]), "{level:?}, k {k}");
                 }
             }
         }

@@ -17,6 +17,10 @@ const ROWS_AT_ONCE: usize = 64;
 pub trait Inputs: Sync {
     /// What weights of 16 output channels are put into.
     type Panel: Default;
+    /// What is multiplied with a panel: a step's inputs of six rows, at one tap.
+    type Rows<'a>: Copy
+    where
+        Self: 'a;
 
     /// How many rows there are.
     fn rows(&self) -> usize;
@@ -24,16 +28,18 @@ pub trait Inputs: Sync {
     /// Puts the weights of 16 output channels from `first` on into a panel.
     fn fill(&self, product: &Product, first: usize, step: &Step, panel: &mut Self::Panel);
 
-    /// Adds the products of rows with a panel to their sums, six rows a tile, of which the first is that of row `first`; `step`
-    /// with its number among the steps.
-    fn accumulate(
-        &self,
+    /// The inputs of a tile at one tap of a step, which comes with its number; rows beyond the last one are the last again.
+    fn find(&self, step: (usize, &Step), tap: usize, tile: usize) -> Self::Rows<'_>;
+
+    /// Adds the products of rows at one tap of a step with a panel to the sums of their tiles.
+    fn accumulate<'a, 't>(
         level: Level,
-        step: (usize, &Step),
+        step: &Step,
+        tap: usize,
         panel: &Self::Panel,
-        first: usize,
-        tiles: &mut [Tile],
-    );
+        tiles: impl Iterator<Item = (Self::Rows<'a>, &'t mut Tile)>,
+    ) where
+        Self: 'a;
 }
 
 /// Rows where they lie: those at the first tap, then those at the second, and so on. Found once, as every panel needs
@@ -54,6 +60,10 @@ impl<'a> Floats<'a> {
 
 impl Inputs for Floats<'_> {
     type Panel = Vec<Line>;
+    type Rows<'a>
+        = tile::Rows<'a>
+    where
+        Self: 'a;
 
     fn rows(&self) -> usize {
         self.rows.len() / self.taps
@@ -66,22 +76,24 @@ impl Inputs for Floats<'_> {
         product.panel(first, step.taps.start * channels + step.channels.start, panel);
     }
 
-    fn accumulate(
-        &self,
+    fn find(&self, (_, step): (usize, &Step), tap: usize, tile: usize) -> tile::Rows<'_> {
+        let at_tap = &self.rows[tap * self.rows()..][..self.rows()];
+        let row = |r: usize| at_tap[(tile * ROWS + r).min(at_tap.len() - 1)];
+        std::array::from_fn(|r| &row(r)[step.channels.clone()])
+    }
+
+    #[inline]
+    fn accumulate<'a, 't>(
         level: Level,
-        (_, step): (usize, &Step),
+        step: &Step,
+        tap: usize,
         panel: &Vec<Line>,
-        first: usize,
-        tiles: &mut [Tile],
-    ) {
-        for (tap, panel) in step.taps.clone().zip(panel.chunks(step.channels.len())) {
-            let inputs = &self.rows[tap * self.rows()..][first..self.rows()];
-            let rows = |tile: usize| {
-                let row = |r: usize| inputs[(tile * ROWS + r).min(inputs.len() - 1)];
-                std::array::from_fn(|r| &row(r)[step.channels.clone()])
-            };
-            tile::accumulate(level, panel, (0..).map(rows).zip(&mut *tiles));
-        }
+        tiles: impl Iterator<Item = (tile::Rows<'a>, &'t mut Tile)>,
+    ) where
+        Self: 'a,
+    {
+        let len = step.channels.len();
+        tile::accumulate(level, &panel[(tap - step.taps.start) * len..][..len], tiles);
     }
 }
 
@@ -130,6 +142,7 @@ impl<Q: Integer> Integers<Q> {
 
 impl<Q: Integer> Inputs for Integers<Q> {
     type Panel = Panel<Q>;
+    type Rows<'a> = integer::Rows<'a, Q>;
 
     fn rows(&self) -> usize {
         self.values.len() / self.channels
@@ -139,21 +152,21 @@ impl<Q: Integer> Inputs for Integers<Q> {
         product.integers(first, step.channels.clone(), panel);
     }
 
-    #[inline(always)]
-    fn accumulate(
-        &self,
+    fn find(&self, (at, step): (usize, &Step), _: usize, tile: usize) -> integer::Rows<'_, Q> {
+        let row = |r: usize| (tile * ROWS + r).min(self.rows() - 1);
+        let values = |r: usize| &self.values[row(r) * self.channels..][step.channels.clone()];
+        let scales = std::array::from_fn(|r| self.scales[row(r) * self.steps + at]);
+        integer::Rows { values: std::array::from_fn(values), scales }
+    }
+
+    #[inline]
+    fn accumulate<'a, 't>(
         level: Level,
-        (at, step): (usize, &Step),
+        _: &Step,
+        _: usize,
         panel: &Panel<Q>,
-        first: usize,
-        tiles: &mut [Tile],
+        tiles: impl Iterator<Item = (integer::Rows<'a, Q>, &'t mut Tile)>,
     ) {
-        let rows = |tile: usize| {
-            let row = |r: usize| (first + tile * ROWS + r).min(self.rows() - 1);
-            let values = |r: usize| &self.values[row(r) * self.channels..][step.channels.clone()];
-            let scales = std::array::from_fn(|r| self.scales[row(r) * self.steps + at]);
-            integer::Rows { values: std::array::from_fn(values), scales }
-        };
-        integer::accumulate(level, panel, (0..).map(rows).zip(tiles));
+        integer::accumulate(level, panel, tiles);
     }
 }

@@ -220,14 +220,20 @@ impl Product {
         sums.reserve_exact(channels().len() * tiles);
         channels().for_each(|first| sums.extend(std::iter::repeat_n([self.bias(first); ROWS], tiles)));
         let mut panels: Vec<I::Panel> = channels().map(|_| I::Panel::default()).collect();
+        let mut found = Vec::with_capacity(PASS_TILES.min(tiles));
         for (at, step) in self.steps().enumerate() {
             for (panel, first) in panels.iter_mut().zip(channels()) {
                 inputs.fill(self, first, &step, panel);
             }
             for pass in (0..tiles).step_by(PASS_TILES) {
-                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(tiles)) {
-                    let sums = &mut sums[pass..tiles.min(pass + PASS_TILES)];
-                    inputs.accumulate(self.level, (at, &step), panel, pass * ROWS, sums);
+                let pass = pass..tiles.min(pass + PASS_TILES);
+                for tap in step.taps.clone() {
+                    found.clear();
+                    found.extend(pass.clone().map(|tile| inputs.find((at, &step), tap, tile)));
+                    for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(tiles)) {
+                        let tiles = found.iter().copied().zip(&mut sums[pass.clone()]);
+                        I::accumulate(self.level, &step, tap, panel, tiles);
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::adapters::{Adapter, Adapters};
-use crate::bundle::{Bundle, Component, Dtype, Layout, Scales, TensorEntry, Values};
+use crate::bundle::{Bundle, Component, ComponentEntry, Dtype, Layout, Scales, TensorEntry, Values};
 use crate::kernels::dequantise::{self, BLOCK, GROUP};
 use crate::kernels::integer::{Integer, STEP};
 use crate::kernels::panel::{Group, Panel, StoredGroup};
@@ -91,6 +91,14 @@ impl Weights {
         adapters: Arc<Adapters>,
     ) -> Self {
         Self { bundle, component, arithmetic, adapters }
+    }
+
+    /// What products with integers among them are computed in; [`Arithmetic::F32`] if there are none.
+    pub fn arithmetic(&self) -> Arithmetic {
+        let has_integers =
+            |entry: &ComponentEntry| entry.tensors.iter().any(|tensor| tensor.dtype() == Dtype::I8);
+        let component = self.bundle.component(self.component);
+        if component.is_some_and(has_integers) { self.arithmetic } else { Arithmetic::F32 }
     }
 
     /// What is added to the layer with this weight.

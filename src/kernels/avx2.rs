@@ -136,27 +136,43 @@ unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut 
     }
 }
 
-/// One group of 8 output channels x 4 inputs -> four half rows of a panel.
-pub fn int8_group(
+/// Some groups of `int8` (see [`super::dequantise::int8`]), 8 output channels x 4 inputs each, with one scale for each channel.
+pub fn int8_groups(
     _: Avx2,
-    group: &[i8; BLOCK * GROUP],
+    groups: &[[i8; BLOCK * GROUP]],
     scale: &[f32; BLOCK],
     lane: usize,
     rows: &mut [Line],
 ) {
-    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    assert!(rows.len() == GROUP * groups.len() && lane + BLOCK <= LANES);
     // SAFETY: the witness proves AVX2; the assertion bounds every store.
-    unsafe { int8_group_unchecked(group, scale, lane, rows) }
+    unsafe { int8_groups_unchecked(groups, scale, lane, rows) }
 }
 
 /// # Safety
-/// AVX2 is present, `rows` has 4 rows and `lane` is at most 8.
+/// AVX2 is present, and `lane` is at most 8.
 #[target_feature(enable = "avx2")]
-unsafe fn int8_group_unchecked(
-    group: &[i8; BLOCK * GROUP],
+unsafe fn int8_groups_unchecked(
+    groups: &[[i8; BLOCK * GROUP]],
     scale: &[f32; BLOCK],
     lane: usize,
     rows: &mut [Line],
+) {
+    for (group, rows) in groups.iter().zip(rows.as_chunks_mut().0) {
+        // SAFETY: the caller's promise.
+        unsafe { int8_group(group, scale, lane, rows) }
+    }
+}
+
+/// # Safety
+/// AVX2 is present, and `lane` is at most 8.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn int8_group(
+    group: &[i8; BLOCK * GROUP],
+    scale: &[f32; BLOCK],
+    lane: usize,
+    rows: &mut [Line; GROUP],
 ) {
     // Within each half (4 channels x 4 inputs) the bytes are turned to 4 inputs x 4 channels, then the two
     // halves of an input are brought side by side.

@@ -107,43 +107,52 @@ impl Mul<f32> for F32x16 {
     }
 }
 
-/// Calls `two` or `three` for all of `tiles`, or `one` for a single one: two together have enough sums for the time that an
-/// addition takes.
-#[inline(always)]
-fn in_groups<T>(
-    mut tiles: impl Iterator<Item = T>,
-    one: impl Fn(T),
-    two: impl Fn([T; 2]),
-    three: impl Fn([T; 3]),
-) {
-    let mut first = tiles.next();
-    while let Some(a) = first.take() {
-        match [tiles.next(), tiles.next()] {
-            [None, _] => one(a),
-            [Some(b), None] => two([a, b]),
-            [Some(b), Some(c)] => match tiles.next() {
-                None => three([a, b, c]),
-                Some(d) => {
-                    two([a, b]);
-                    two([c, d]);
-                    first = tiles.next();
-                }
-            },
+/// A product of some tiles with a panel.
+trait Product<T> {
+    /// Of tiles that are taken together.
+    fn of<const TILES: usize>(&self, tiles: [T; TILES]);
+
+    /// Of all tiles. Two together have enough sums for the time that an addition takes; one that would be left goes with them.
+    #[inline(always)]
+    fn of_all(&self, mut tiles: impl Iterator<Item = T>) {
+        let mut first = tiles.next();
+        while let Some(a) = first.take() {
+            match [tiles.next(), tiles.next()] {
+                [None, _] => self.of([a]),
+                [Some(b), None] => self.of([a, b]),
+                [Some(b), Some(c)] => match tiles.next() {
+                    None => self.of([a, b, c]),
+                    Some(d) => {
+                        self.of([a, b]);
+                        self.of([c, d]);
+                        first = tiles.next();
+                    }
+                },
+            }
         }
     }
 }
 
 /// [`super::tile::accumulate`].
 #[inline]
-pub fn accumulate<'a, 't>(_: Avx512, panel: &[Line], tiles: impl Iterator<Item = (Rows<'a>, &'t mut Tile)>) {
-    let tiles = tiles.inspect(|(rows, _)| assert!(rows.iter().all(|row| row.len() >= panel.len())));
-    // SAFETY: the witness proves AVX-512; the assertion gives the lengths that they need.
-    in_groups(
-        tiles,
-        |tile| unsafe { accumulate_unchecked([tile], panel) },
-        |tiles| unsafe { accumulate_unchecked(tiles, panel) },
-        |tiles| unsafe { accumulate_unchecked(tiles, panel) },
-    );
+pub fn accumulate<'a, 't>(
+    witness: Avx512,
+    panel: &[Line],
+    tiles: impl Iterator<Item = (Rows<'a>, &'t mut Tile)>,
+) {
+    Floats(witness, panel).of_all(tiles);
+}
+
+struct Floats<'p>(Avx512, &'p [Line]);
+
+impl Product<(Rows<'_>, &mut Tile)> for Floats<'_> {
+    #[inline(always)]
+    fn of<const TILES: usize>(&self, tiles: [(Rows, &mut Tile); TILES]) {
+        let Self(_, panel) = *self;
+        assert!(tiles.iter().flat_map(|(rows, _)| rows).all(|row| row.len() >= panel.len()));
+        // SAFETY: the witness proves AVX-512; the assertion gives the lengths that it needs.
+        unsafe { accumulate_unchecked(tiles, panel) }
+    }
 }
 
 /// # Safety
@@ -188,20 +197,25 @@ unsafe fn accumulate_unchecked<const TILES: usize>(tiles: [(Rows, &mut Tile); TI
 /// [`super::integer::Integer::accumulate`].
 #[inline]
 pub fn i16_accumulate<'a, 't>(
-    _: Avx512,
+    witness: Avx512,
     panel: &[Group<i16>],
     outputs: &Line,
     tiles: impl Iterator<Item = (integer::Rows<'a, i16>, &'t mut Tile)>,
 ) {
-    let len = GROUP * panel.len();
-    let tiles = tiles.inspect(|(rows, _)| assert!(rows.values.iter().all(|row| row.len() >= len)));
-    // SAFETY: the witness proves AVX-512; the assertion gives the lengths that they need.
-    in_groups(
-        tiles,
-        |tile| unsafe { i16_accumulate_unchecked([tile], panel, outputs) },
-        |tiles| unsafe { i16_accumulate_unchecked(tiles, panel, outputs) },
-        |tiles| unsafe { i16_accumulate_unchecked(tiles, panel, outputs) },
-    );
+    Integers(witness, panel, outputs).of_all(tiles);
+}
+
+struct Integers<'p>(Avx512, &'p [Group<i16>], &'p Line);
+
+impl Product<(integer::Rows<'_, i16>, &mut Tile)> for Integers<'_> {
+    #[inline(always)]
+    fn of<const TILES: usize>(&self, tiles: [(integer::Rows<i16>, &mut Tile); TILES]) {
+        let Self(_, panel, outputs) = *self;
+        let len = GROUP * panel.len();
+        assert!(tiles.iter().flat_map(|(rows, _)| rows.values).all(|row| row.len() >= len));
+        // SAFETY: the witness proves AVX-512; the assertion gives the lengths that it needs.
+        unsafe { i16_accumulate_unchecked(tiles, panel, outputs) }
+    }
 }
 
 /// # Safety

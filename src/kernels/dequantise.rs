@@ -38,21 +38,35 @@ pub fn int8(
     lane: usize,
     panel: &mut [Line],
 ) {
-    let groups = &block[first / GROUP..];
-    for ((g, group), rows) in groups.iter().enumerate().zip(panel.chunks_mut(GROUP)) {
-        let scale = &scales.values[(first + g * GROUP) / scales.run];
-        match (level.vectors(), rows.len()) {
-            #[cfg(target_arch = "x86_64")]
-            (Vectors::Avx2(witness), GROUP) => super::avx2::int8_group(witness, group, scale, lane, rows),
-            #[cfg(target_arch = "x86_64")]
-            (Vectors::Avx512(witness), GROUP) => {
-                super::avx2::int8_group(witness.avx2(), group, scale, lane, rows)
+    let (mut groups, mut panel, mut input) = (&block[first / GROUP..], panel, first);
+    while !panel.is_empty() {
+        let scale = &scales.values[input / scales.run];
+        let (rows, rest) = panel.split_at_mut(panel.len().min(scales.run - input % scales.run));
+        let (whole, part) = rows.split_at_mut(rows.len() / GROUP * GROUP);
+        let (own, others) = groups.split_at(whole.len() / GROUP);
+        match level.vectors() {
+            Vectors::Scalar => {
+                own.iter()
+                    .zip(whole.chunks_mut(GROUP))
+                    .for_each(|(group, rows)| int8_group(group, scale, lane, rows));
             }
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx2(witness) => super::avx2::int8_groups(witness, own, scale, lane, whole),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512(witness) => super::avx2::int8_groups(witness.avx2(), own, scale, lane, whole),
             #[cfg(target_arch = "aarch64")]
-            (Vectors::Neon(witness), GROUP) => super::neon::int8_group(witness, group, scale, lane, rows),
-            _ => turn(group, lane, rows, |o, x| f32::from(x) * scale[o]),
+            Vectors::Neon(witness) => super::neon::int8_groups(witness, own, scale, lane, whole),
         }
+        if !part.is_empty() {
+            int8_group(&others[0], scale, lane, part);
+        }
+        input += rows.len();
+        (groups, panel) = (others, rest);
     }
+}
+
+fn int8_group(group: &[i8; BLOCK * GROUP], scale: &[f32; BLOCK], lane: usize, rows: &mut [Line]) {
+    turn(group, lane, rows, |o, x| f32::from(x) * scale[o]);
 }
 
 /// Fills lanes `lane .. lane + 8` of `panel` from a block of `f16`, inputs `first .. first + panel.len()`.

@@ -164,27 +164,43 @@ unsafe fn multiply<const K: i32>(
     }
 }
 
-/// One group of `int8` (see [`super::dequantise::int8`]): 8 output channels x 4 inputs.
-pub fn int8_group(
+/// Some groups of `int8` (see [`super::dequantise::int8`]), 8 output channels x 4 inputs each, with one scale for each channel.
+pub fn int8_groups(
     _: Neon,
-    group: &[i8; BLOCK * GROUP],
+    groups: &[[i8; BLOCK * GROUP]],
     scale: &[f32; BLOCK],
     lane: usize,
     rows: &mut [Line],
 ) {
-    assert!(rows.len() == GROUP && lane + BLOCK <= LANES);
+    assert!(rows.len() == GROUP * groups.len() && lane + BLOCK <= LANES);
     // SAFETY: the witness proves NEON; the assertion bounds every store.
-    unsafe { int8_group_unchecked(group, scale, lane, rows) }
+    unsafe { int8_groups_unchecked(groups, scale, lane, rows) }
 }
 
 /// # Safety
-/// NEON is present, `rows` has 4 rows and `lane` is at most 8.
+/// NEON is present, and `lane` is at most 8.
 #[target_feature(enable = "neon")]
-unsafe fn int8_group_unchecked(
-    group: &[i8; BLOCK * GROUP],
+unsafe fn int8_groups_unchecked(
+    groups: &[[i8; BLOCK * GROUP]],
     scale: &[f32; BLOCK],
     lane: usize,
     rows: &mut [Line],
+) {
+    for (group, rows) in groups.iter().zip(rows.as_chunks_mut().0) {
+        // SAFETY: the caller's promise.
+        unsafe { int8_group(group, scale, lane, rows) }
+    }
+}
+
+/// # Safety
+/// NEON is present, and `lane` is at most 8.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn int8_group(
+    group: &[i8; BLOCK * GROUP],
+    scale: &[f32; BLOCK],
+    lane: usize,
+    rows: &mut [Line; GROUP],
 ) {
     // SAFETY: a group is four times eight bytes, which are taken apart by their place in a group of four; the scales are
     // 8 floats.

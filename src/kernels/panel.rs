@@ -7,6 +7,7 @@ use super::Level;
 use super::dequantise::{BLOCK, GROUP};
 use super::integer::Integer;
 use super::level::Work;
+use super::quantise::quantise;
 use super::tile::{LANES, Line};
 
 /// What weights are multiplied by beside the ratio of their scale, so that it leaves them enough bits.
@@ -66,6 +67,22 @@ pub struct Panel<Q> {
     /// Groups that share a scale: a multiple of four.
     pub run: usize,
     ratios: Vec<[i16; LANES]>,
+}
+
+impl Panel<i16> {
+    /// At most 16 rows of activations side by side, quantised with a scale each.
+    pub fn of_rows<'a>(level: Level, width: usize, rows: impl Iterator<Item = &'a [f32]>) -> Self {
+        let mut groups = vec![Group::zeros(); width.div_ceil(GROUP)];
+        let mut scales = Line::ZERO;
+        let mut integers = vec![0; groups.len() * GROUP];
+        for (lane, row) in rows.enumerate() {
+            scales[lane] = quantise(level, row, &mut integers);
+            for (group, four) in groups.iter_mut().zip(integers.as_chunks::<GROUP>().0) {
+                (0..GROUP).for_each(|input| group.0[i16::place(lane, input)] = four[input]);
+            }
+        }
+        Self { run: groups.len(), groups, scales: vec![scales], ratios: Vec::new() }
+    }
 }
 
 impl<Q: Integer> Panel<Q> {

@@ -90,7 +90,7 @@ LOOPS = {
     ],
     "x86": [
         Loop("f32 product", r"4avx220accumulate_unchecked", X86),
-        Loop("int8 to f32", r"4avx220int8_group_unchecked", X86),
+        Loop("int8 to f32", r"4avx221int8_groups_unchecked", X86),
         Loop("f16 to f32", r"4avx223float16_group_unchecked", X86),
         Loop("Winograd, inputs", r"4avx219run_lanes_unchecked.*9TurnInput", X86, rounds=6),
         Loop("Winograd, weights", r"4avx219run_lanes_unchecked.*11TurnWeights", X86, rounds=6),
@@ -99,6 +99,6 @@ LOOPS = {
         Loop("GELU", r"4avx213run_unchecked.*10activation5Apply", X86),
         Loop("norm and SiLU", r"4avx213run_unchecked.*4norm5Apply", X86),
         Loop("int16 product", r"4avx224i16_accumulate_unchecked", X86, integer=True),
-        Loop("int16 product, vnni", r"4vnni9by_avx512", ["icelake-server"], integer=True),
+        Loop("int16 product, vnni", r"4vnni24i16_accumulate_unchecked", ["alderlake"], integer=True),
     ],
 }

@@ -13,10 +13,17 @@
 //! ```
 //! The scores of 16 queries with some keys are all that exists of the matrix at a time: they lie as the product kernel wants
 //! its panels, and the softmax works on them in place, a query in each lane.
+//!
+//! Where products with weights are computed in 16-bit integers, keys and queries are such integers too, each with a scale: the
+//! scores are made sooner, and what 11 bits lose of them is less than what `int8` weights lost. Values stay floats.
 
 use super::{Operation, rows_of};
 use crate::engine::threads::Threads;
-use crate::kernels::{LANES, Level, Line, ROWS, softmax, tile};
+use crate::kernels::dequantise::GROUP;
+use crate::kernels::integer;
+use crate::kernels::panel::Panel;
+use crate::kernels::quantise::quantise;
+use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS, softmax, tile};
 
 /// The most queries that one thread takes at a time.
 const CHUNK_QUERIES: usize = 4 * LANES;
@@ -30,18 +37,27 @@ pub struct Attention {
     scale: f32,
     causal: bool,
     masked: bool,
+    /// Whether scores are made of integers.
+    integers: bool,
     level: Level,
 }
 
 /// The keys and values of one head, packed, in parts of [`KEYS`] keys; rows are filled up to whole tiles.
-struct Head<'a> {
-    /// `[keys][width]`.
-    keys: &'a [f32],
+#[derive(Default)]
+struct Head {
+    keys: Keys,
     /// Of each part, `[width][keys]`.
-    values: &'a [f32],
+    values: Vec<f32>,
     /// How many keys there are.
     count: usize,
     width: usize,
+}
+
+/// `[keys][width]`.
+enum Keys {
+    Floats(Vec<f32>),
+    /// With a scale for each key; the width is filled up to a multiple of four.
+    Integers(Vec<i16>, Vec<f32>),
 }
 
 /// The keys that a mask leaves, with their values.
@@ -54,54 +70,86 @@ struct Seen {
 
 /// Some queries of one head, and what comes of them.
 struct Queries {
-    /// `[width]`, 16 queries side by side.
-    panel: Vec<Line>,
+    panel: QueryPanel,
     softmax: softmax::Running,
     /// `[width]` filled up to whole tiles, 16 queries side by side.
     mixed: Vec<tile::Tile>,
 }
 
+/// `[width]`, 16 queries side by side.
+enum QueryPanel {
+    Floats(Vec<Line>),
+    Integers(Panel<i16>),
+}
+
 impl Attention {
-    /// With so many heads, and `scale` before the softmax.
+    /// With so many heads, and `scale` before the softmax, in a network whose products are computed so.
     ///
     /// # Errors
     /// A sentence, if there are no heads or the scale is not a positive number.
-    pub fn new(heads: usize, scale: f32, causal: bool, masked: bool) -> Result<Self, String> {
+    pub fn new(
+        heads: usize,
+        scale: f32,
+        causal: bool,
+        masked: bool,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, String> {
         if heads == 0 || !(scale.is_finite() && scale > 0.0) {
             return Err(format!("attention with {heads} heads and scale {scale}"));
         }
-        Ok(Self { heads, scale, causal, masked, level: Level::detect() })
+        let integers = arithmetic == Arithmetic::I16;
+        Ok(Self { heads, scale, causal, masked, integers, level: Level::detect() })
     }
 }
 
-impl<'a> Head<'a> {
-    /// How many numbers so many keys and their values are.
-    fn len(count: usize, width: usize) -> usize {
-        count.next_multiple_of(ROWS) * width + width.next_multiple_of(ROWS) * count
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Floats(Vec::new())
     }
+}
 
-    /// What was packed before.
-    fn new(packed: &'a [f32], count: usize, width: usize) -> Self {
-        let (keys, values) = packed.split_at(count.next_multiple_of(ROWS) * width);
-        Self { keys, values, count, width }
+impl Head {
+    /// The bytes of so many keys and their values.
+    fn bytes(count: usize, width: usize, integers: bool) -> usize {
+        let keys = count.next_multiple_of(ROWS);
+        let key = match integers {
+            true => width.next_multiple_of(GROUP) * size_of::<i16>() + size_of::<f32>(),
+            false => width * size_of::<f32>(),
+        };
+        keys * key + width.next_multiple_of(ROWS) * count * size_of::<f32>()
     }
 
     /// Packs channels `at .. at + width` of rows that have `channels`.
     fn pack(
-        packed: &mut [f32],
+        &mut self,
         [keys, values]: [&[f32]; 2],
-        channels: usize,
-        at: usize,
-        width: usize,
+        [channels, at, width]: [usize; 3],
+        level: Level,
         threads: &Threads,
     ) {
         let count = keys.len() / channels;
-        let (rows, spread) = packed.split_at_mut(count.next_multiple_of(ROWS) * width);
-        threads.for_each_item(&mut rows[..count * width], width, |key, row| {
-            row.copy_from_slice(&keys[key * channels + at..][..width]);
-        });
+        let key = |key: usize| &keys[key * channels + at..][..width];
+        match &mut self.keys {
+            Keys::Floats(rows) => {
+                rows.resize(count.next_multiple_of(ROWS) * width, 0.0);
+                threads.for_each_item(&mut rows[..count * width], width, |at, row| {
+                    row.copy_from_slice(key(at));
+                });
+            }
+            Keys::Integers(rows, scales) => {
+                let len = width.next_multiple_of(GROUP);
+                scales.resize(count.next_multiple_of(ROWS), 0.0);
+                rows.resize(scales.len() * len, 0);
+                let mut rows: Vec<_> = rows.chunks_exact_mut(len).zip(scales).take(count).collect();
+                threads.for_each_item(&mut rows, 1, |at, row| {
+                    let (row, scale) = &mut row[0];
+                    **scale = quantise(level, key(at), row);
+                });
+            }
+        }
         let down = width.next_multiple_of(ROWS);
-        threads.for_each_chunk(spread, down * KEYS, |part, spread| {
+        self.values.resize(down * count, 0.0);
+        threads.for_each_chunk(&mut self.values, down * KEYS, |part, spread| {
             let keys = spread.len() / down;
             for (key, value) in values.chunks_exact(channels).skip(part * KEYS).take(keys).enumerate() {
                 for (d, &x) in value[at..at + width].iter().enumerate() {
@@ -109,12 +157,12 @@ impl<'a> Head<'a> {
                 }
             }
         });
+        (self.count, self.width) = (count, width);
     }
 
-    /// The rows of [`KEYS`] keys at a time, with those of their values.
-    fn parts(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
-        let down = self.width.next_multiple_of(ROWS);
-        self.keys.chunks(KEYS * self.width).zip(self.values.chunks(KEYS * down))
+    /// The parts, by their values.
+    fn parts(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        self.values.chunks(KEYS * self.width.next_multiple_of(ROWS)).enumerate()
     }
 }
 
@@ -130,29 +178,50 @@ impl Seen {
 }
 
 impl Queries {
-    /// Channels `at .. at + width` of at most 16 rows that have `channels`.
-    fn new(rows: &[f32], channels: usize, at: usize, width: usize) -> Self {
-        let mut panel = vec![Line::ZERO; width];
-        for (lane, row) in rows.chunks_exact(channels).enumerate() {
-            panel.iter_mut().zip(&row[at..at + width]).for_each(|(line, &x)| line[lane] = x);
-        }
+    /// Channels `at .. at + width` of at most 16 rows that have `channels`, to meet the keys of a head.
+    fn new(level: Level, rows: &[f32], channels: usize, at: usize, head: &Head) -> Self {
+        let width = head.width;
+        let rows = rows.chunks_exact(channels).map(|row| &row[at..at + width]);
+        let panel = match &head.keys {
+            Keys::Floats(_) => {
+                let mut panel = vec![Line::ZERO; width];
+                for (lane, row) in rows.enumerate() {
+                    panel.iter_mut().zip(row).for_each(|(line, &x)| line[lane] = x);
+                }
+                QueryPanel::Floats(panel)
+            }
+            Keys::Integers(..) => QueryPanel::Integers(Panel::of_rows(level, width, rows)),
+        };
         let mixed = vec![[Line::ZERO; ROWS]; width.div_ceil(ROWS)];
         Self { panel, softmax: softmax::Running::default(), mixed }
     }
 
-    /// Takes in more keys and their values, of which query `l` sees the first `seen[l]`.
+    /// Takes in a part of the keys, with their values, of which query `l` sees the first `seen[l]`.
     fn meet(
         &mut self,
         level: Level,
-        (keys, values): (&[f32], &[f32]),
+        head: &Head,
+        (part, values): (usize, &[f32]),
         seen: [usize; LANES],
         scale: f32,
         scores: &mut [tile::Tile],
     ) {
         let count = values.len() / (self.mixed.len() * ROWS);
         scores.fill([Line::ZERO; ROWS]);
-        let tiles = keys.chunks_exact(ROWS * self.panel.len()).map(rows).zip(&mut *scores);
-        tile::accumulate(level, &self.panel, tiles);
+        match (&self.panel, &head.keys) {
+            (QueryPanel::Floats(panel), Keys::Floats(keys)) => {
+                let keys = keys[part * KEYS * panel.len()..].chunks_exact(ROWS * panel.len());
+                tile::accumulate(level, panel, keys.map(rows).zip(&mut *scores));
+            }
+            (QueryPanel::Integers(panel), Keys::Integers(keys, scales)) => {
+                let len = panel.groups.len() * GROUP;
+                let keys = keys[part * KEYS * len..].chunks_exact(ROWS * len);
+                let scales = scales[part * KEYS..].as_chunks().0;
+                let keys = keys.zip(scales).map(|(six, &scales)| integer::Rows { values: rows(six), scales });
+                integer::accumulate(level, panel, keys.zip(&mut *scores));
+            }
+            _ => unreachable!("queries are made for their keys"),
+        }
         let scores = &mut scores.as_flattened_mut()[..count];
         let factors = self.softmax.add(level, scores, seen, scale);
         for line in self.mixed.as_flattened_mut() {
@@ -163,18 +232,18 @@ impl Queries {
     }
 
     /// Writes to channels `at .. at + width` of rows that have `channels`.
-    fn finish(&self, rows: &mut [f32], channels: usize, at: usize) {
+    fn finish(&self, rows: &mut [f32], channels: usize, at: usize, width: usize) {
         for (lane, row) in rows.chunks_exact_mut(channels).enumerate() {
             let sum = self.softmax.sum[lane];
             let mixed = self.mixed.as_flattened();
-            row[at..at + self.panel.len()].iter_mut().zip(mixed).for_each(|(out, x)| *out = x[lane] / sum);
+            row[at..at + width].iter_mut().zip(mixed).for_each(|(out, x)| *out = x[lane] / sum);
         }
     }
 }
 
 /// Six rows that lie one behind another.
 #[inline]
-fn rows(six: &[f32]) -> [&[f32]; ROWS] {
+fn rows<T>(six: &[T]) -> [&[T]; ROWS] {
     let len = six.len() / ROWS;
     std::array::from_fn(|r| &six[r * len..][..len])
 }
@@ -207,7 +276,9 @@ impl Operation for Attention {
         let down = width.next_multiple_of(ROWS);
         let seen =
             if self.masked { keys * (2 * channels * size_of::<f32>() + size_of::<usize>()) } else { 0 };
-        let packed = self.heads_at_once(keys) * Head::len(keys, width) * size_of::<f32>() + seen;
+        // Where keys are integers, what they are divided among threads by.
+        let divided = if self.integers { keys * size_of::<(&mut [i16], &mut f32)>() } else { 0 };
+        let packed = self.heads_at_once(keys) * (Head::bytes(keys, width, self.integers) + divided) + seen;
         let of_queries = CHUNK_QUERIES / LANES * (width + down);
         packed + threads * (KEYS.min(keys.next_multiple_of(ROWS)) + of_queries) * size_of::<Line>()
     }
@@ -227,16 +298,16 @@ impl Operation for Attention {
             let places = seen.as_ref().map(|seen| &seen.places[..]);
             let count = keys.len() / channels;
             let at_once = threads.share(queries.len() / channels, CHUNK_QUERIES).next_multiple_of(LANES);
-            let (heads, len) = (self.heads_at_once(count), Head::len(count, width));
-            let mut packed = vec![0.0; heads * len];
-            for first in (0..channels).step_by(heads * width) {
-                threads.for_each_chunk(&mut packed, len, |head, packed| {
-                    Head::pack(packed, [keys, values], channels, first + head * width, width, threads);
+            let mut heads: Vec<Head> =
+                std::iter::repeat_with(|| self.empty_head()).take(self.heads_at_once(count)).collect();
+            for first in (0..channels).step_by(heads.len() * width) {
+                threads.for_each_chunk(&mut heads, 1, |at, head| {
+                    let places = [channels, first + at * width, width];
+                    head[0].pack([keys, values], places, self.level, threads);
                 });
                 threads.for_each_chunk(out, at_once * channels, |chunk, out| {
-                    for (at, packed) in (first..).step_by(width).zip(packed.chunks_exact(len)) {
-                        let head = Head::new(packed, count, width);
-                        self.chunk((&head, places), chunk * at_once, queries, channels, at, out);
+                    for (at, head) in (first..).step_by(width).zip(&heads) {
+                        self.chunk((head, places), chunk * at_once, queries, channels, at, out);
                     }
                 });
             }
@@ -245,6 +316,11 @@ impl Operation for Attention {
 }
 
 impl Attention {
+    fn empty_head(&self) -> Head {
+        let keys = if self.integers { Keys::Integers(Vec::new(), Vec::new()) } else { Keys::default() };
+        Head { keys, ..Head::default() }
+    }
+
     /// How many heads are packed together: with few keys all of them, so that threads wait for one another only twice.
     fn heads_at_once(&self, keys: usize) -> usize {
         if keys <= KEYS { self.heads } else { 1 }
@@ -267,10 +343,10 @@ impl Attention {
         let queries = &queries[first * channels..][..out.len()];
         let mut groups: Vec<Queries> = queries
             .chunks(LANES * channels)
-            .map(|rows| Queries::new(rows, channels, at, head.width))
+            .map(|rows| Queries::new(self.level, rows, channels, at, head))
             .collect();
         let mut scores = vec![[Line::ZERO; ROWS]; KEYS.min(head.count).div_ceil(ROWS)];
-        for (part, (keys, values)) in head.parts().enumerate() {
+        for (part, values) in head.parts() {
             let keys_before = part * KEYS;
             let count = KEYS.min(head.count - keys_before);
             for (group, queries) in groups.iter_mut().enumerate() {
@@ -278,11 +354,11 @@ impl Attention {
                     true => up_to(first + group * LANES + lane).saturating_sub(keys_before).min(count),
                     false => count,
                 });
-                queries.meet(self.level, (keys, values), seen, self.scale, &mut scores);
+                queries.meet(self.level, head, (part, values), seen, self.scale, &mut scores);
             }
         }
         for (queries, out) in groups.iter().zip(out.chunks_mut(LANES * channels)) {
-            queries.finish(out, channels, at);
+            queries.finish(out, channels, at, head.width);
         }
     }
 }

@@ -81,7 +81,7 @@ fn build_plain(op: &Op, weights: &Weights) -> Result<Arc<dyn Operation>, String>
             Arc::new(layer_norm::LayerNorm::new(weights, weight, bias, *epsilon)?)
         }
         Op::Attention { heads, scale, causal, masked } => {
-            Arc::new(attention::Attention::new(*heads, *scale, *causal, *masked)?)
+            Arc::new(attention::Attention::new(*heads, *scale, *causal, *masked, weights.arithmetic())?)
         }
         Op::Geglu => Arc::new(geglu::Geglu),
         Op::Activation { function } => Arc::new(elementwise::Activation(*function)),

@@ -57,8 +57,7 @@ pub trait Integer: Copy + Default + PartialEq + Into<i32> + std::fmt::Debug + Se
         tiles: impl Iterator<Item = (Rows<'a, Self>, &'t mut Tile)>,
     ) {
         for (rows, acc) in tiles {
-            let sums = &Self::multiply(level, &rows.values, panel);
-            level.run(Rescale { sums, scales: rows.scales(outputs), acc });
+            rescale(level, &Self::multiply(level, &rows.values, panel), rows.scales(outputs), acc);
         }
     }
 }
@@ -161,16 +160,9 @@ impl Integer for i16 {
             _ => tiles.for_each(|(rows, acc)| {
                 let scales = rows.scales(outputs);
                 match level {
-                    Level::Avx2(witness) => {
-                        super::avx2::i16_accumulate(witness, &rows.values, panel, scales, acc)
-                    }
-                    Level::Vnni(witness) => {
-                        super::vnni::i16_accumulate(witness, &rows.values, panel, scales, acc)
-                    }
-                    _ => {
-                        let sums = &Self::multiply(level, &rows.values, panel);
-                        level.run(Rescale { sums, scales, acc });
-                    }
+                    Level::Avx2(avx2) => super::avx2::i16_accumulate(avx2, &rows.values, panel, scales, acc),
+                    Level::Vnni(vnni) => super::vnni::i16_accumulate(vnni, &rows.values, panel, scales, acc),
+                    _ => rescale(level, &Self::multiply(level, &rows.values, panel), scales, acc),
                 }
             }),
         }
@@ -202,6 +194,11 @@ pub fn accumulate<'a, 't, Q: Integer>(
             Q::accumulate(level, groups, outputs, std::iter::once((rows, &mut *acc)));
         }
     }
+}
+
+/// Adds sums, multiplied by their scales.
+fn rescale(level: Level, sums: &Sums, scales: Scales, acc: &mut Tile) {
+    level.run(Rescale { sums, scales, acc });
 }
 
 struct Rescale<'a> {

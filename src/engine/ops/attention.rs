@@ -17,18 +17,13 @@
 //! Where products with weights are computed in 16-bit integers, keys and queries are such integers too, each with a scale: the
 //! scores are made sooner, and what 11 bits lose of them is less than what `int8` weights lost. Values stay floats.
 
+use super::heads::{Head, KEYS, Queries};
 use super::{Operation, rows_of};
 use crate::engine::threads::Threads;
-use crate::kernels::dequantise::GROUP;
-use crate::kernels::integer;
-use crate::kernels::panel::Panel;
-use crate::kernels::quantise::quantise;
-use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS, softmax, tile};
+use crate::kernels::{Arithmetic, LANES, Level, Line, ROWS};
 
 /// The most queries that one thread takes at a time.
 const CHUNK_QUERIES: usize = 4 * LANES;
-/// Keys that the queries of a chunk meet before the next: 252 lines of scores are 16 KiB of a first-level cache.
-const KEYS: usize = 42 * ROWS;
 
 /// Attention over queries, keys and values that are rows of channels, heads side by side.
 #[derive(Debug)]
@@ -42,44 +37,12 @@ pub struct Attention {
     level: Level,
 }
 
-/// The keys and values of one head, packed, in parts of [`KEYS`] keys; rows are filled up to whole tiles.
-#[derive(Default)]
-struct Head {
-    keys: Keys,
-    /// Of each part, `[width][keys]`.
-    values: Vec<f32>,
-    /// How many keys there are.
-    count: usize,
-    width: usize,
-}
-
-/// `[keys][width]`.
-enum Keys {
-    Floats(Vec<f32>),
-    /// With a scale for each key; the width is filled up to a multiple of four.
-    Integers(Vec<i16>, Vec<f32>),
-}
-
 /// The keys that a mask leaves, with their values.
 struct Seen {
     keys: Vec<f32>,
     values: Vec<f32>,
     /// Where each of them was.
     places: Vec<usize>,
-}
-
-/// Some queries of one head, and what comes of them.
-struct Queries {
-    panel: QueryPanel,
-    softmax: softmax::Running,
-    /// `[width]` filled up to whole tiles, 16 queries side by side.
-    mixed: Vec<tile::Tile>,
-}
-
-/// `[width]`, 16 queries side by side.
-enum QueryPanel {
-    Floats(Vec<Line>),
-    Integers(Panel<i16>),
 }
 
 impl Attention {
@@ -102,70 +65,6 @@ impl Attention {
     }
 }
 
-impl Default for Keys {
-    fn default() -> Self {
-        Self::Floats(Vec::new())
-    }
-}
-
-impl Head {
-    /// The bytes of so many keys and their values.
-    fn bytes(count: usize, width: usize, integers: bool) -> usize {
-        let keys = count.next_multiple_of(ROWS);
-        let key = match integers {
-            true => width.next_multiple_of(GROUP) * size_of::<i16>() + size_of::<f32>(),
-            false => width * size_of::<f32>(),
-        };
-        keys * key + width.next_multiple_of(ROWS) * count * size_of::<f32>()
-    }
-
-    /// Packs channels `at .. at + width` of rows that have `channels`.
-    fn pack(
-        &mut self,
-        [keys, values]: [&[f32]; 2],
-        [channels, at, width]: [usize; 3],
-        level: Level,
-        threads: &Threads,
-    ) {
-        let count = keys.len() / channels;
-        let key = |key: usize| &keys[key * channels + at..][..width];
-        match &mut self.keys {
-            Keys::Floats(rows) => {
-                rows.resize(count.next_multiple_of(ROWS) * width, 0.0);
-                threads.for_each_item(&mut rows[..count * width], width, |at, row| {
-                    row.copy_from_slice(key(at));
-                });
-            }
-            Keys::Integers(rows, scales) => {
-                let len = width.next_multiple_of(GROUP);
-                scales.resize(count.next_multiple_of(ROWS), 0.0);
-                rows.resize(scales.len() * len, 0);
-                let mut rows: Vec<_> = rows.chunks_exact_mut(len).zip(scales).take(count).collect();
-                threads.for_each_item(&mut rows, 1, |at, row| {
-                    let (row, scale) = &mut row[0];
-                    **scale = quantise(level, key(at), row);
-                });
-            }
-        }
-        let down = width.next_multiple_of(ROWS);
-        self.values.resize(down * count, 0.0);
-        threads.for_each_chunk(&mut self.values, down * KEYS, |part, spread| {
-            let keys = spread.len() / down;
-            for (key, value) in values.chunks_exact(channels).skip(part * KEYS).take(keys).enumerate() {
-                for (d, &x) in value[at..at + width].iter().enumerate() {
-                    spread[d * keys + key] = x;
-                }
-            }
-        });
-        (self.count, self.width) = (count, width);
-    }
-
-    /// The parts, by their values.
-    fn parts(&self) -> impl Iterator<Item = (usize, &[f32])> {
-        self.values.chunks(KEYS * self.width.next_multiple_of(ROWS)).enumerate()
-    }
-}
-
 impl Seen {
     /// Of keys and values that have `channels`; what the mask does not reach is seen.
     fn new(mask: &[f32], keys: &[f32], values: &[f32], channels: usize) -> Self {
@@ -175,77 +74,6 @@ impl Seen {
             |of: &[f32]| places.iter().flat_map(|at| &of[at * channels..][..channels]).copied().collect();
         Self { keys: rows(keys), values: rows(values), places }
     }
-}
-
-impl Queries {
-    /// Channels `at .. at + width` of at most 16 rows that have `channels`, to meet the keys of a head.
-    fn new(level: Level, rows: &[f32], channels: usize, at: usize, head: &Head) -> Self {
-        let width = head.width;
-        let rows = rows.chunks_exact(channels).map(|row| &row[at..at + width]);
-        let panel = match &head.keys {
-            Keys::Floats(_) => {
-                let mut panel = vec![Line::ZERO; width];
-                for (lane, row) in rows.enumerate() {
-                    panel.iter_mut().zip(row).for_each(|(line, &x)| line[lane] = x);
-                }
-                QueryPanel::Floats(panel)
-            }
-            Keys::Integers(..) => QueryPanel::Integers(Panel::of_rows(level, width, rows)),
-        };
-        let mixed = vec![[Line::ZERO; ROWS]; width.div_ceil(ROWS)];
-        Self { panel, softmax: softmax::Running::default(), mixed }
-    }
-
-    /// Takes in a part of the keys, with their values, of which query `l` sees the first `seen[l]`.
-    fn meet(
-        &mut self,
-        level: Level,
-        head: &Head,
-        (part, values): (usize, &[f32]),
-        seen: [usize; LANES],
-        scale: f32,
-        scores: &mut [tile::Tile],
-    ) {
-        let count = values.len() / (self.mixed.len() * ROWS);
-        scores.fill([Line::ZERO; ROWS]);
-        match (&self.panel, &head.keys) {
-            (QueryPanel::Floats(panel), Keys::Floats(keys)) => {
-                let keys = keys[part * KEYS * panel.len()..].chunks_exact(ROWS * panel.len());
-                tile::accumulate(level, panel, keys.map(rows).zip(&mut *scores));
-            }
-            (QueryPanel::Integers(panel), Keys::Integers(keys, scales)) => {
-                let len = panel.groups.len() * GROUP;
-                let keys = keys[part * KEYS * len..].chunks_exact(ROWS * len);
-                let scales = scales[part * KEYS..].as_chunks().0;
-                let keys = keys.zip(scales).map(|(six, &scales)| integer::Rows { values: rows(six), scales });
-                integer::accumulate(level, panel, keys.zip(&mut *scores));
-            }
-            _ => unreachable!("queries are made for their keys"),
-        }
-        let scores = &mut scores.as_flattened_mut()[..count];
-        let factors = self.softmax.add(level, scores, seen, scale);
-        for line in self.mixed.as_flattened_mut() {
-            line.iter_mut().zip(&factors.0).for_each(|(x, factor)| *x *= factor);
-        }
-        let tiles = values.chunks_exact(ROWS * count).map(rows).zip(&mut self.mixed);
-        tile::accumulate(level, scores, tiles);
-    }
-
-    /// Writes to channels `at .. at + width` of rows that have `channels`.
-    fn finish(&self, rows: &mut [f32], channels: usize, at: usize, width: usize) {
-        for (lane, row) in rows.chunks_exact_mut(channels).enumerate() {
-            let sum = self.softmax.sum[lane];
-            let mixed = self.mixed.as_flattened();
-            row[at..at + width].iter_mut().zip(mixed).for_each(|(out, x)| *out = x[lane] / sum);
-        }
-    }
-}
-
-/// Six rows that lie one behind another.
-#[inline]
-fn rows<T>(six: &[T]) -> [&[T]; ROWS] {
-    let len = six.len() / ROWS;
-    std::array::from_fn(|r| &six[r * len..][..len])
 }
 
 impl Operation for Attention {
@@ -299,7 +127,7 @@ impl Operation for Attention {
             let count = keys.len() / channels;
             let at_once = threads.share(queries.len() / channels, CHUNK_QUERIES).next_multiple_of(LANES);
             let mut heads: Vec<Head> =
-                std::iter::repeat_with(|| self.empty_head()).take(self.heads_at_once(count)).collect();
+                std::iter::repeat_with(|| Head::new(self.integers)).take(self.heads_at_once(count)).collect();
             for first in (0..channels).step_by(heads.len() * width) {
                 threads.for_each_chunk(&mut heads, 1, |at, head| {
                     let places = [channels, first + at * width, width];
@@ -316,11 +144,6 @@ impl Operation for Attention {
 }
 
 impl Attention {
-    fn empty_head(&self) -> Head {
-        let keys = if self.integers { Keys::Integers(Vec::new(), Vec::new()) } else { Keys::default() };
-        Head { keys, ..Head::default() }
-    }
-
     /// How many heads are packed together: with few keys all of them, so that threads wait for one another only twice.
     fn heads_at_once(&self, keys: usize) -> usize {
         if keys <= KEYS { self.heads } else { 1 }
@@ -359,6 +182,78 @@ impl Attention {
         }
         for (queries, out) in groups.iter().zip(out.chunks_mut(LANES * channels)) {
             queries.finish(out, channels, at, head.width);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADS: usize = 2;
+
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|at| ((at * 7919 + seed * 104_729) % 2003) as f32 / 500.0 - 2.0).collect()
+    }
+
+    /// One head's share of one query, by the formula.
+    fn expected(
+        q: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        at: usize,
+        sees: impl Fn(usize) -> bool,
+    ) -> Vec<f64> {
+        let (channels, width) = (q.len(), q.len() / HEADS);
+        let of = |row: &[f32], c: usize| f64::from(row[at + c]);
+        let seen =
+            keys.chunks(channels).zip(values.chunks(channels)).enumerate().filter(|(key, _)| sees(*key));
+        let weighed = seen.map(|(_, (k, v))| {
+            let score: f64 = (0..width).map(|c| of(q, c) * of(k, c)).sum();
+            ((score * 0.3).exp(), (0..width).map(|c| of(v, c)).collect::<Vec<_>>())
+        });
+        let weighed: Vec<_> = weighed.collect();
+        let sum: f64 = weighed.iter().map(|(weight, _)| weight).sum();
+        (0..width).map(|c| weighed.iter().map(|(weight, v)| weight * v[c] / sum).sum()).collect()
+    }
+
+    #[test]
+    fn it_is_the_formula_in_floats_and_in_integers() {
+        let threads = &Threads::new(2);
+        for (arithmetic, tolerance) in [(Arithmetic::F32, 2e-5), (Arithmetic::I16, 1e-2)] {
+            for (tokens, width, causal, masked) in
+                [(7, 5, false, false), (77, 40, true, false), (300, 6, false, true), (530, 40, false, false)]
+            {
+                let (channels, batch) = (HEADS * width, 2);
+                let [q, k, v] = [1, 2, 3].map(|seed| numbers(batch * tokens * channels, seed));
+                let mask: Vec<f32> = (0..batch * tokens).map(|at| f32::from(u8::from(at % 3 > 0))).collect();
+                let (shape, mask_shape) = ([batch, tokens, channels], [batch, tokens]);
+                let mut inputs = vec![&q[..], &k, &v];
+                let mut shapes = vec![&shape[..]; 3];
+                if masked {
+                    inputs.push(&mask);
+                    shapes.push(&mask_shape);
+                }
+                let attention = Attention::new(HEADS, 0.3, causal, masked, arithmetic).unwrap();
+                let mut output = vec![0.0; q.len()];
+                attention.run(&shapes, &inputs, &mut output, threads);
+                for (token, (q, got)) in q.chunks(channels).zip(output.chunks(channels)).enumerate() {
+                    let (n, query) = (token / tokens, token % tokens);
+                    let of_picture =
+                        |rows| &<[f32]>::as_ref(rows)[n * tokens * channels..][..tokens * channels];
+                    let sees =
+                        |key: usize| (!causal || key <= query) && (!masked || mask[n * tokens + key] != 0.0);
+                    for at in (0..channels).step_by(width) {
+                        let expected = expected(q, of_picture(&k), of_picture(&v), at, sees);
+                        for (got, expected) in got[at..].iter().zip(expected) {
+                            assert!(
+                                (f64::from(*got) - expected).abs() < tolerance,
+                                "{arithmetic:?}, {tokens} tokens: {got} {expected}"
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod elementwise;
 mod embedding;
 mod geglu;
 mod group_norm;
+mod heads;
 mod inputs;
 mod layer_norm;
 mod layout;

@@ -1,5 +1,9 @@
 //! The kernels that gain from vectors of 512 bits.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over iterators are not all unrolled, and sums are then kept in memory"
+)]
 
 use std::arch::x86_64::*;
 use std::ops::{Add, Mul, Sub};
@@ -166,23 +170,23 @@ unsafe fn accumulate_unchecked<const TILES: usize>(tiles: [(Rows, &mut Tile); TI
     let (fours, rest) = panel.as_chunks::<AT_ONCE>();
     for (at, four) in fours.iter().enumerate() {
         let weights: [__m512; AT_ONCE] = std::array::from_fn(|k| load(&four[k]));
-        for ((rows, _), sums) in tiles.iter().zip(&mut sums) {
-            for (row, sum) in rows.iter().zip(sums) {
-                for (k, &weights) in weights.iter().enumerate() {
+        for tile in 0..TILES {
+            for r in 0..ROWS {
+                for k in 0..AT_ONCE {
                     // SAFETY: this is below panel.len(), and no row is shorter.
-                    let x = unsafe { *row.get_unchecked(at * AT_ONCE + k) };
-                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(x), weights, *sum);
+                    let x = unsafe { *tiles[tile].0[r].get_unchecked(at * AT_ONCE + k) };
+                    sums[tile][r] = _mm512_fmadd_ps(_mm512_set1_ps(x), weights[k], sums[tile][r]);
                 }
             }
         }
     }
     for (k, weights) in (fours.len() * AT_ONCE..).zip(rest) {
         let weights = load(weights);
-        for ((rows, _), sums) in tiles.iter().zip(&mut sums) {
-            for (row, sum) in rows.iter().zip(sums) {
+        for tile in 0..TILES {
+            for r in 0..ROWS {
                 // SAFETY: as above.
-                let x = unsafe { *row.get_unchecked(k) };
-                *sum = _mm512_fmadd_ps(_mm512_set1_ps(x), weights, *sum);
+                let x = unsafe { *tiles[tile].0[r].get_unchecked(k) };
+                sums[tile][r] = _mm512_fmadd_ps(_mm512_set1_ps(x), weights, sums[tile][r]);
             }
         }
     }
@@ -232,15 +236,15 @@ unsafe fn i16_accumulate_unchecked<const TILES: usize>(
         let weights: [__m512i; GROUP / 2] = std::array::from_fn(|pair| unsafe {
             _mm512_loadu_si512(group.0.as_ptr().add(2 * LANES * pair).cast())
         });
-        for ((rows, _), sums) in tiles.iter().zip(&mut sums) {
-            for (row, sum) in rows.values.iter().zip(sums) {
-                for (pair, &weights) in weights.iter().enumerate() {
+        for tile in 0..TILES {
+            for r in 0..ROWS {
+                for pair in 0..GROUP / 2 {
                     // SAFETY: the caller's promise.
                     let inputs = unsafe {
-                        let at = row.as_ptr().add(GROUP * at + 2 * pair).cast::<i32>();
-                        _mm512_set1_epi32(at.read_unaligned())
+                        let row = tiles[tile].0.values[r].as_ptr();
+                        _mm512_set1_epi32(row.add(GROUP * at + 2 * pair).cast::<i32>().read_unaligned())
                     };
-                    *sum = _mm512_dpwssd_epi32(*sum, weights, inputs);
+                    sums[tile][r] = _mm512_dpwssd_epi32(sums[tile][r], weights[pair], inputs);
                 }
             }
         }

@@ -64,6 +64,7 @@ RUSTC=$host cargo build --manifest-path "$crate/Cargo.toml" --target-dir target/
 assembly arm "$cross" --target "$arm"
 
 MEASURE=target/mca/host/release/measure
-export LLVM_MCA MEASURE TINTYPE="${TINTYPE-target/release/tintype}"
+# Of x86 those for AVX2 are modelled, so these are measured.
+export TINTYPE_LEVEL=avx2 LLVM_MCA MEASURE TINTYPE="${TINTYPE-target/release/tintype}"
 if [ "${1-}" = --boards ] && [ ! -x "$TINTYPE" ]; then fail "$TINTYPE is not there: cargo build --release, or set TINTYPE"; fi
 exec python3 tools/mca target/mca/host.s target/mca/arm.s "${@:2}"

@@ -91,6 +91,11 @@ def vectors(lines):
     return sum(bool(VECTOR.search(line)) for line in instructions(lines))
 
 
+def weight(lines):
+    """How much of a kernel a loop is: one that only reads, as for the largest of some numbers, is not what it is about."""
+    return bool(macs(instructions(lines)) or stored(instructions(lines))), vectors(lines)
+
+
 def find(path, loop):
     """Instructions of a loop's round, and those of its innermost loops; of the candidates the one with most on vectors."""
     best = None
@@ -99,11 +104,11 @@ def find(path, loop):
             continue
         found = loops(lines)
         inner = [each for each in found if not inside(each, found)]
-        start, end = max(inner, key=lambda each: vectors(lines[slice(*each)]))
+        start, end = max(inner, key=lambda each: weight(lines[slice(*each)]))
         outer = [each for each in found if (start, end) in inside(each, found)]
         # A compiler may have unrolled what has several rounds.
         if loop.rounds == 1 or not outer:
-            best = max(best or ([], []), (lines[start:end], lines[start:end]), key=lambda pair: vectors(pair[0]))
+            best = max(best or ([], []), (lines[start:end], lines[start:end]), key=lambda pair: weight(pair[0]))
             continue
         around = min(outer, key=lambda each: each[1] - each[0])
         text, at = [], around[0]
@@ -157,13 +162,14 @@ def main(host_asm, arm_asm, models):
                 print(f"mca: no function matches {loop.symbol}: {loop.name} is left out", file=sys.stderr)
                 continue
             lines, inner = found
+            if not macs(inner) and not stored(inner):
+                print(f"mca: {loop.name}: no loop multiplies or stores: left out", file=sys.stderr)
+                continue
             for core in loop.cores:
                 text = "\n".join(lines)
                 cycles = mca(text, core)
                 products = macs(inner) if "product" in loop.name else 0
                 count = products or stored(inner)
-                if not count:
-                    fail(f"{loop.name}: nothing is multiplied or stored in\n{text}")
                 name = host() if core == "host" else core
                 known = CORES.get(name)
                 peak = known and products and (known.int8 if loop.integer else known.f32)

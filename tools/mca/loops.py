@@ -12,7 +12,6 @@ MACS = [
     (r"smlal2?\s+v\d+\.4s|smull2?\s+v\d+\.4s", 4),
     (r"vfn?madd\d+ps\s.*%ymm", 8),
     (r"vpmaddwd\s.*%ymm", 16),
-    (r"vpdpwssd\s.*%ymm", 16),
 ]
 
 # What the makers' software optimisation guides say that a core starts in a cycle, of 128-bit vectors. A model that says
@@ -51,7 +50,7 @@ CORES = {
         Core("neoverse-n1", "a76: Pi 5; a78ae: Orin", 8, 32),
         Core("neoverse-n2", "ARM cores with i8mm", 8, 64),
         Core("znver3", "AMD Zen 3", 16, 32),
-        Core("icelake-server", "Intel cores with VNNI; LLVM has no figures of its own for these instructions on Zen 4", 16, 32),
+        Core("znver5", "AMD Zen 5, with vectors of 256 bits", 16, 32),
     ]
 }
 
@@ -75,8 +74,8 @@ X86 = ["host"]
 
 LOOPS = {
     "arm": [
-        Loop("f32 product", r"4tile10accumulate", NEON),
-        Loop("int8 to f32", r"10dequantise4int8", NEON),
+        Loop("f32 product", r"4neon10accumulate", NEON),
+        Loop("int8 to f32", r"10dequantise4int8|4neon21int8_groups_unchecked", NEON),
         Loop("f16 to f32", r"10dequantise7float16", NEON),
         Loop("Winograd, inputs", r"run_lanes_unchecked.*9TurnInput|8winograd5input", NEON, rounds=6),
         Loop("Winograd, weights", r"run_lanes_unchecked.*11TurnWeights|8winograd7weights", NEON, rounds=6),
@@ -99,6 +98,5 @@ LOOPS = {
         Loop("GELU", r"4avx213run_unchecked.*10activation5Apply", X86),
         Loop("norm and SiLU", r"4avx213run_unchecked.*4norm5Apply", X86),
         Loop("int16 product", r"4avx224i16_accumulate_unchecked", X86, integer=True),
-        Loop("int16 product, vnni", r"4vnni24i16_accumulate_unchecked", ["alderlake"], integer=True),
     ],
 }

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -107,10 +108,13 @@ def measure(programs: list[Path], options: argparse.Namespace) -> dict[str, floa
 
 
 def machine() -> str:
-    """The processor and how many cores of it there are; a compiler changes figures too, but not whether they compare."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+    """The processor: a virtual one may be called the same as another, of another family."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    said = [line.split(":", 1) for line in lines if re.match(r"(model name|cpu family|model)\s*:", line)]
+    known = {key.strip(): value.strip() for key, value in said}
+    kind = ", ".join(f"{key} {known[key]}" for key in ["cpu family", "model"] if key in known)
+    return f"{known.get('model name', platform.machine())}, {kind or 'of unknown kind'}, {os.cpu_count()} cores"
 
 
 def write(path: Path, rounds: list[dict[str, float]]) -> None:

@@ -123,7 +123,7 @@ pub enum Op {
         /// Added to the variance.
         epsilon: f32,
     },
-    /// A linear layer, and what is done with each of its rows before that is stored. In no file: see [`fused`](super::fused).
+    /// A linear layer, and what is done with each of its rows before that is stored. In no file: see [`Graph::fused`].
     #[serde(skip)]
     LinearThen {
         /// The weight's name.
@@ -220,7 +220,7 @@ pub enum Op {
         rule: TokenRule,
     },
     /// A map `[n, h, w, c]` -> `[n, h, w, 1]`: of every token, its place among those that are left when some are merged. This and the
-    /// next two are in no file: see [`merging`](super::merging).
+    /// next two are in no file: see [`Graph::merging_tokens`].
     #[serde(skip)]
     MatchTokens {
         /// Which share of the tokens.
@@ -297,7 +297,7 @@ impl Graph {
 }
 
 impl Node {
-    /// Whether the last value read is what a layer's outputs are added to. In no file: see [`fused`](super::fused).
+    /// Whether the last value read is what a layer's outputs are added to. In no file: see [`Graph::fused`].
     pub fn is_onto(&self) -> bool {
         matches!((&self.op, &self.inputs[..]), (Op::Linear { .. } | Op::Conv2d { .. }, [_, _]))
     }

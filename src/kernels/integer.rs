@@ -335,11 +335,22 @@ mod tests {
                     });
                     let typed: Vec<Vec<Q>> = typed.collect();
                     let values: [&[Q]; ROWS] = std::array::from_fn(|r| &typed[r][start..]);
-                    let rows = Rows { values, scales: row_scales };
-                    // Some levels take two or three tiles together.
-                    let mut seven = [[Line([1.5; LANES]); ROWS]; 7];
-                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut seven));
-                    assert_eq!(seven, [expected; 7], "{level:?}, {inputs} inputs in runs of {run}");
+                    // Some levels take two or three tiles together; each tile begins with another row.
+                    for count in 1..8 {
+                        let mut tiles = vec![[Line([1.5; LANES]); ROWS]; count];
+                        let turned = (0..).map(|at| Rows {
+                            values: std::array::from_fn(|r| values[(at + r) % ROWS]),
+                            scales: std::array::from_fn(|r| row_scales[(at + r) % ROWS]),
+                        });
+                        accumulate(level, &panel, turned.zip(&mut tiles));
+                        for (at, tile) in tiles.into_iter().enumerate() {
+                            let expected: Tile = std::array::from_fn(|r| expected[(at + r) % ROWS]);
+                            assert_eq!(
+                                tile, expected,
+                                "{level:?}, {inputs} inputs in runs of {run}, tile {at} of {count}"
+                            );
+                        }
+                    }
                 }
             }
         }

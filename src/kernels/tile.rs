@@ -107,18 +107,23 @@ mod tests {
                     let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &data[r][start..]);
                     let flat = ramp(k * LANES, 99);
                     let panel: Vec<Line> = flat.as_chunks().0.iter().copied().map(Line).collect();
-                    let mut expected: Tile = [Line([0.5; LANES]); ROWS];
-                    let mut got = expected;
+                    let begun: Tile = [Line([0.5; LANES]); ROWS];
+                    let mut expected = begun;
                     for (r, line) in expected.iter_mut().enumerate() {
                         for (l, sum) in line.iter_mut().enumerate() {
                             *sum = (0..k).fold(*sum, |sum, k| rows[r][k].mul_add(flat[k * LANES + l], sum));
                         }
                     }
-                    // Some levels take two or three tiles together.
-                    let mut seven = [got; 7];
-                    accumulate(level, &panel, std::iter::repeat(rows).zip(&mut seven));
-                    accumulate(level, &panel, std::iter::once((rows, &mut got)));
-                    assert_eq!((got, seven), (expected, [expected; 7]), "{level:?}, k {k}");
+                    // Some levels take two or three tiles together; each tile begins with another row.
+                    for count in 1..8 {
+                        let mut tiles = vec![begun; count];
+                        let turned = (0..).map(|at| std::array::from_fn(|r| rows[(at + r) % ROWS]));
+                        accumulate(level, &panel, turned.zip(&mut tiles));
+                        for (at, tile) in tiles.into_iter().enumerate() {
+                            let expected: Tile = std::array::from_fn(|r| expected[(at + r) % ROWS]);
+                            assert_eq!(tile, expected, "{level:?}, k {k}, tile {at} of {count}");
+                        }
+                    }
                 }
             }
         }

@@ -249,8 +249,15 @@ mod tests {
     }
 
     /// 4x4 outputs of 16 channels, of one tile, by the three transformations.
-    fn tile(level: Level, pixels: &[Vec<f32>], taps: &[Vec<Line>], bias: &Line) -> [Line; OUTPUTS * OUTPUTS] {
-        let (stride, gap) = (CHANNELS + STEP, CHANNELS + 1);
+    /// With so many numbers between two places of the inputs: some levels take more together where these divide by it.
+    fn tile(
+        level: Level,
+        stride: usize,
+        pixels: &[Vec<f32>],
+        taps: &[Vec<Line>],
+        bias: &Line,
+    ) -> [Line; OUTPUTS * OUTPUTS] {
+        let gap = CHANNELS + 1;
         let (mut v, mut u) = (vec![f32::NAN; PLACES * stride], vec![Line::ZERO; PLACES * gap]);
         input(level, &std::array::from_fn(|at| &pixels[at][..]), &mut v, stride);
         weights(level, &std::array::from_fn(|at| &taps[at][..]), &mut u, gap);
@@ -276,9 +283,12 @@ mod tests {
             .map(|tap| (0..CHANNELS).map(|c| line(1000 + tap * CHANNELS + c)).collect())
             .collect();
         let bias = line(5);
-        let got = tile(Level::Scalar, &pixels, &taps, &bias);
+        let got = tile(Level::Scalar, CHANNELS, &pixels, &taps, &bias);
         for level in Level::available() {
-            assert_eq!(got, tile(level, &pixels, &taps, &bias), "{level:?}: wider vectors change no bit");
+            for stride in [CHANNELS, CHANNELS + STEP] {
+                let wider = tile(level, stride, &pixels, &taps, &bias);
+                assert_eq!(got, wider, "{level:?}: wider vectors change no bit");
+            }
         }
         for (at, got) in got.iter().enumerate() {
             for (o, got) in got.iter().enumerate() {

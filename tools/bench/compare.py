@@ -56,7 +56,7 @@ def main() -> None:
 def row(engine: str, results: list[dict]) -> str:
     seconds = [s for result in results for s in result["seconds"]]
     of = lambda key: statistics.median(result[key] for result in results)  # noqa: E731
-    spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+    spread = f"{statistics.median(seconds):.3g} ({min(seconds):.3g} to {max(seconds):.3g})"
     return f"| {engine} | {spread} | {of('load_s'):.2f} | {of('peak_mb'):.0f} | {of('relative_l2'):.1e} |"
 
 

@@ -112,10 +112,11 @@ pub fn accumulate(_: Avx2, rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile
 /// AVX2 and FMA are present and no row is shorter than the panel.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut Tile) {
-    // SAFETY: a tile's row is 16 floats, two registers.
-    let mut sums: [[__m256; 2]; ROWS] = unsafe {
-        std::array::from_fn(|r| [_mm256_loadu_ps(acc[r].as_ptr()), _mm256_loadu_ps(acc[r].as_ptr().add(8))])
-    };
+    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+    for r in 0..ROWS {
+        // SAFETY: a tile's row is 16 floats, two registers.
+        sums[r] = unsafe { [_mm256_loadu_ps(acc[r].as_ptr()), _mm256_loadu_ps(acc[r].as_ptr().add(8))] };
+    }
     for (k, weights) in panel.iter().enumerate() {
         // SAFETY: a panel's row is 16 floats, two registers.
         let (low, high) =

@@ -275,21 +275,16 @@ impl Winograd<'_> {
     }
 
     /// Adds the products of the channels from `start` on at one place, of six tiles and six tiles more.
-    fn multiply<'t>(
-        &self,
-        place: usize,
-        start: usize,
-        turned: &'t [f32],
-        panel: &[Line],
-        sums: &mut [tile::Tile],
-    ) {
+    fn multiply(&self, place: usize, start: usize, turned: &[f32], panel: &[Line], sums: &mut [tile::Tile]) {
         let run = panel.len().div_ceil(panel.len().div_ceil(RUN));
         for (panel, start) in panel.chunks(run).zip((start..).step_by(run)) {
-            let rows = |six: &'t [f32]| {
+            // Not by `map`: what is done for an item would then be a call for each of them.
+            let mut sixes = turned.chunks_exact(self.six_len()).zip(&mut *sums);
+            let tiles = std::iter::from_fn(|| {
+                let (six, sums) = sixes.next()?;
                 let tiles = &six[place * self.place_len() + start..];
-                std::array::from_fn(|r| &tiles[r * self.row_len()..][..panel.len()])
-            };
-            let tiles = turned.chunks_exact(self.six_len()).map(rows).zip(&mut *sums);
+                Some((std::array::from_fn(|r| &tiles[r * self.row_len()..][..panel.len()]), sums))
+            });
             tile::accumulate(self.product.level(), panel, tiles);
         }
     }

@@ -117,16 +117,17 @@ unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut 
         // SAFETY: a tile's row is 16 floats, two registers.
         sums[r] = unsafe { [_mm256_loadu_ps(acc[r].as_ptr()), _mm256_loadu_ps(acc[r].as_ptr().add(8))] };
     }
-    for (k, weights) in panel.iter().enumerate() {
-        // SAFETY: a panel's row is 16 floats, two registers.
-        let (low, high) =
-            unsafe { (_mm256_loadu_ps(weights.as_ptr()), _mm256_loadu_ps(weights.as_ptr().add(8))) };
-        for r in 0..ROWS {
-            // SAFETY: k < panel.len(), and no row is shorter.
-            let x = unsafe { _mm256_broadcast_ss(rows[r].get_unchecked(k)) };
-            sums[r][0] = _mm256_fmadd_ps(x, low, sums[r][0]);
-            sums[r][1] = _mm256_fmadd_ps(x, high, sums[r][1]);
+    // Four at a time, so that it matters little where the loop begins.
+    let (fours, rest) = panel.as_chunks::<4>();
+    for (at, four) in fours.iter().enumerate() {
+        for (k, weights) in four.iter().enumerate() {
+            // SAFETY: this is below panel.len(), and no row is shorter.
+            unsafe { multiply(&mut sums, rows, 4 * at + k, weights) }
         }
+    }
+    for (k, weights) in (4 * fours.len()..).zip(rest) {
+        // SAFETY: as above.
+        unsafe { multiply(&mut sums, rows, k, weights) }
     }
     for r in 0..ROWS {
         // SAFETY: a tile's row is 16 floats, two registers.
@@ -134,6 +135,24 @@ unsafe fn accumulate_unchecked(rows: &[&[f32]; ROWS], panel: &[Line], acc: &mut 
             _mm256_storeu_ps(acc[r].as_mut_ptr(), sums[r][0]);
             _mm256_storeu_ps(acc[r].as_mut_ptr().add(8), sums[r][1]);
         }
+    }
+}
+
+/// Adds the products of input `k` of every row with its weights.
+///
+/// # Safety
+/// AVX2 and FMA are present, and every row has such an input.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply(sums: &mut [[__m256; 2]; ROWS], rows: &[&[f32]; ROWS], k: usize, weights: &Line) {
+    // SAFETY: a panel's row is 16 floats, two registers.
+    let (low, high) =
+        unsafe { (_mm256_loadu_ps(weights.as_ptr()), _mm256_loadu_ps(weights.as_ptr().add(8))) };
+    for r in 0..ROWS {
+        // SAFETY: the caller's promise.
+        let x = unsafe { _mm256_broadcast_ss(rows[r].get_unchecked(k)) };
+        sums[r][0] = _mm256_fmadd_ps(x, low, sums[r][0]);
+        sums[r][1] = _mm256_fmadd_ps(x, high, sums[r][1]);
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::{Graph, Node, Op, Value};
+use super::graph::{Graph, Node, Op, Output, Value};
 
 /// A share of tokens that is none.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -121,21 +121,17 @@ impl Graph {
             }
             number.push(made);
         }
-        let outputs = self.outputs.iter().cloned();
-        let outputs = outputs.map(|mut output| {
-            output.value = number[output.value as usize];
-            output
-        });
-        Some(Self { inputs: self.inputs.clone(), outputs: outputs.collect(), nodes })
+        let output = |output: &Output| Output { value: number[output.value as usize], ..output.clone() };
+        let outputs = self.outputs.iter().map(output).collect();
+        Some(Self { inputs: self.inputs.clone(), outputs, nodes })
     }
 
     fn self_attentions(&self) -> Vec<SelfAttention> {
         let depths = self.depths();
         let attentions = self.nodes.iter().enumerate().filter_map(|(at, node)| {
             let Op::Attention { causal: false, masked: false, .. } = node.op else { return None };
-            let projections = [0, 1, 2].map(|of| self.linear(*node.inputs.get(of)?));
-            let [q, k, v] = projections;
-            let projections = [q?, k?, v?];
+            let &[q, k, v] = &node.inputs[..] else { return None };
+            let projections = [self.linear(q)?, self.linear(k)?, self.linear(v)?];
             let [normed, same @ ..] = projections.map(|layer| self.nodes[layer].inputs[0]);
             let norm = &self.nodes[self.node_of(normed)?];
             let out = self.only_reader(at).filter(|&out| matches!(self.nodes[out].op, Op::Linear { .. }))?;
